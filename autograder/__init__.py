@@ -1,0 +1,1 @@
+"""Trusted scores for submitted notebooks: intake, realign, sandbox, judge, gradebook, feedback."""

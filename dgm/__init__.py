@@ -1,0 +1,1 @@
+"""Reference implementations of the course, a module per topic, and the plumbing around them."""

@@ -1,0 +1,1 @@
+"""Homework 1: the master source, the oracles of its hidden tests, and its verification."""

@@ -1,0 +1,1 @@
+"""From percent sources to notebooks: show, fill, execute, cut the student version, check."""
