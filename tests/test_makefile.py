@@ -1,0 +1,42 @@
+"""The Makefile: every target is explained, and its usage mistakes end in one clear line."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    """Run make in the project."""
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_help_lists_every_public_target():
+    phony = re.search(r"^\.PHONY: (.+?)$(?!\\)", MAKEFILE.replace("\\\n", " "), re.MULTILINE)[1]
+    lines = make("help").stdout.splitlines()
+    assert {line.split()[1] for line in lines} == set(phony.split()) - {"system"}
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_collect_without_a_folder_says_what_to_type():
+    done = make("collect")
+    assert done.returncode == 2
+    assert "make collect FROM=" in done.stdout
+
+
+def test_a_python_that_is_too_old_is_refused_in_one_line(tmp_path):
+    """A stand-in interpreter that says it is 3.9."""
+    old = tmp_path / "python-old"
+    old.write_text(
+        "#!/bin/sh\nexec python3 -c "
+        "'import sys; sys.version_info = (3, 9, 0); exec(sys.argv[1])' \"$2\"\n"
+    )
+    old.chmod(0o755)
+    done = make("env", f"PYTHON={old}", f"VENV={tmp_path}/venv")
+    assert done.returncode == 2
+    assert "Python 3.11, 3.12 or 3.13 is needed" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "venv").exists()
