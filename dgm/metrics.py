@@ -4,7 +4,6 @@ Every distance is computed in float64 and returned as a float. A distance betwee
 not 0 for equal laws: quote it beside `metric_floor`.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 

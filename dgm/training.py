@@ -5,6 +5,7 @@ down as a generator, and a checkpoint holds all of it, so that a resumed run rep
 uninterrupted one bit for bit on a CPU.
 """
 
+import copy
 import math
 import os
 import sys
@@ -174,21 +175,19 @@ def _resume(path, parts, rng, cfg) -> list[float]:
 class Ema(nn.Module):
     """Exponential moving average of a module's parameters: average <- decay * average + rest.
 
-    `copy` is a module like the original that holds the averages; buffers are copied.
+    `average` is a module like the original that holds the averages; buffers are copied.
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.999):
         super().__init__()
-        import copy
-
-        self.decay, self.copy = decay, copy.deepcopy(module).requires_grad_(False)
+        self.decay, self.average = decay, copy.deepcopy(module).requires_grad_(False)
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the averages one step towards `module`."""
-        for mean, new in zip(self.copy.parameters(), module.parameters()):
+        for mean, new in zip(self.average.parameters(), module.parameters()):
             mean.lerp_(new, 1 - self.decay)
-        for mean, new in zip(self.copy.buffers(), module.buffers()):
+        for mean, new in zip(self.average.buffers(), module.buffers()):
             mean.copy_(new)
 
 
