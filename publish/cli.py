@@ -1,0 +1,65 @@
+"""The command `publish`: notebooks, homework, smoke, weights, reference, check."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from publish.errors import PublishError
+from publish.project import Course, find_root, load_course, pick
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+Jobs = Annotated[int, typer.Option(min=1, help="Notebooks built at once.")]
+
+
+def _course() -> Course:
+    return load_course(find_root())
+
+
+@app.command()
+def notebooks(
+    only: Annotated[list[str] | None, typer.Option(help="Build only this source.")] = None,
+    jobs: Jobs = 2,
+    execute: Annotated[bool, typer.Option(help="Run notebooks whose code changed.")] = True,
+    again: Annotated[bool, typer.Option(help="Run even what did not change.")] = False,
+) -> None:
+    """Build lectures and seminars; run those whose code changed."""
+    from publish.many import build_all
+
+    course = _course()
+    chosen = [item for item in pick(course, only or []) if item.kind != "homework"]
+    build_all(course, chosen, jobs, execute, again)
+
+
+@app.command()
+def homework(name: Annotated[str, typer.Argument(help="For example homework1.")]) -> None:
+    """Build the master and student version of a homework, for release and for the grader."""
+    from publish.homework import make_release, write_release
+
+    course = _course()
+    (item,) = pick(course, [name])
+    if item.kind != "homework":
+        raise PublishError(f"`{name}` is a {item.kind}, not a homework")
+    release = make_release(course, item)
+    written = write_release(course, release)
+    for line in release.warnings:
+        print(f"warning: {line}")
+    points = ", ".join(f"{value:g} {kind}" for kind, value in release.points.items())
+    total = sum(release.points.values())
+    print(f"{name} version {release.version}: {total:g} points ({points})")
+    print("\n".join(f"  wrote {path}" for path in written) or "  nothing changed")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; an author's mistake prints one message and exits with 2."""
+    try:
+        app(args=argv, standalone_mode=True)
+    except PublishError as err:
+        print(f"publish: {err}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
