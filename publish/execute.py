@@ -15,7 +15,6 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat.notebooknode import NotebookNode
-from traitlets.config import Config
 
 from publish import outputs
 from publish.errors import PublishError
@@ -28,8 +27,6 @@ _BEFORE = (
     "(lambda ip, now, log: (setattr(ip, '_cpu_log', log), ip.events.register('post_run_cell', "
     "lambda *_: log.append(now()))))(get_ipython(), __import__('time').process_time, [])"
 )
-# sockets in the file system: no port that two kernels could fight for, no open network
-_TRANSPORT = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 _AFTER = "print(__import__('json').dumps(get_ipython()._cpu_log))"
 _FRAME = re.compile(r"Cell In\[(\d+)\],? line (\d+)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -64,7 +61,8 @@ def execute(
         record_timing=False,
         skip_cells_with_tag="",
         resources={"metadata": {"path": str(cwd)}},
-        config=_TRANSPORT,
+        startup_timeout=300,
+        extra_arguments=["--IPKernelApp.log_level=40"],
     )
     todo = [i for i, c in enumerate(notebook.cells) if c.cell_type == "code" and c.source.strip()]
     with client.setup_kernel(env=kernel_env(env)):
