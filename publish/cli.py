@@ -52,6 +52,53 @@ def homework(name: Annotated[str, typer.Argument(help="For example homework1.")]
     print("\n".join(f"  wrote {path}" for path in written) or "  nothing changed")
 
 
+@app.command()
+def smoke(
+    paths: Annotated[list[str] | None, typer.Argument(help="Sources; all if none.")] = None,
+    jobs: Jobs = 2,
+) -> None:
+    """Run notebooks with small knobs, without `full` cells, under build/smoke/."""
+    from publish.many import smoke_all
+
+    course = _course()
+    smoke_all(course, pick(course, paths or []), jobs)
+
+
+@app.command()
+def check(
+    paths: Annotated[list[str] | None, typer.Argument(help="Sources; all if none.")] = None,
+    jobs: Jobs = 2,
+) -> None:
+    """Hold the committed notebooks against their sources, running nothing."""
+    from publish.many import check_all
+
+    course = _course()
+    check_all(course, pick(course, paths or []), jobs)
+
+
+@app.command()
+def weights(
+    names: Annotated[list[str] | None, typer.Argument(help="Files; all if none.")] = None,
+) -> None:
+    """Train the weights that notebooks load; prints the sha256 for their source."""
+    from publish.many import clock
+    from publish.weights import make_weights
+
+    for kept in make_weights(_course(), names or [], clock()):
+        print(f"weights/{kept.name}: {kept.size} bytes, sha256 for the source:\n  {kept.sha256}")
+
+
+@app.command()
+def reference(name: Annotated[str, typer.Argument(help="For example homework1.")]) -> None:
+    """Run the whole solution notebook of a homework under build/reference/."""
+    from publish.many import clock, time_table
+    from publish.runs import reference_run
+
+    course = _course()
+    (item,) = pick(course, [name])
+    time_table(reference_run(course, item, clock()))
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point; an author's mistake prints one message and exits with 2."""
     try:

@@ -9,8 +9,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 from publish.build import Built, build
+from publish.check import check_item
 from publish.errors import PublishError
 from publish.project import Course, Item
+from publish.runs import Finished, smoke_run
 
 Job = Callable[..., object]
 
@@ -50,6 +52,52 @@ def run_all(
     if failed:
         raise PublishError("\n".join(failed))
     return [results[item.source] for item, _ in tasks]
+
+
+def smoke_all(course: Course, chosen: list[Item], jobs: int) -> None:
+    """Smoke runs of all, with a table of their CPU seconds at the end."""
+    if not chosen:
+        print("no notebook yet")
+        return
+    told = lambda run: f"{run.seconds:.0f} CPU seconds"
+    runs = run_all(smoke_run, [(item, (course, item)) for item in chosen], jobs, told)
+    print(f"\n{'notebook':40} {'CPU s':>6}  slowest cell")
+    for run in runs:
+        top = max(run.cells, key=lambda cell: cell.seconds, default=None)
+        slow = f"{top.seconds:.1f} s {top.label}" if top else ""
+        print(f"{run.item.source.as_posix():40} {run.seconds:6.1f}  {slow}")
+
+
+def check_all(course: Course, chosen: list[Item], jobs: int) -> None:
+    """Check all committed notebooks; PublishError with every finding."""
+    if not chosen:
+        print("no notebook yet")
+        return
+    run_all(check_item, [(item, (course, item)) for item in chosen], jobs, str)
+
+
+def clock() -> Callable[[int, int], None]:
+    """A tell(done, all) that prints how many cells, how long, and what is left at this pace."""
+    began = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        spent = time.monotonic() - began
+        left = spent / done * (of - done)
+        print(f"cell {done}/{of}, {spent:.0f} s, about {left:.0f} s left", flush=True)
+
+    return tell
+
+
+def time_table(run: Finished) -> None:
+    """Print the CPU seconds of the cells of a run that take a second or more, and by role."""
+    print(f"\n{'cell':62} {'role':8} {'CPU s':>7}")
+    for cell in run.cells:
+        if cell.seconds >= 1:
+            print(f"{cell.label:62} {cell.role:8} {cell.seconds:7.1f}")
+    for role in dict.fromkeys(cell.role for cell in run.cells):
+        total = sum(cell.seconds for cell in run.cells if cell.role == role)
+        print(f"{'all':62} {role:8} {total:7.1f}")
+    print(f"{'all':62} {'':8} {run.seconds:7.1f}\nwrote {run.notebook}")
 
 
 def _told(built: Built) -> str:

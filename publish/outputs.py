@@ -69,9 +69,14 @@ def machine_paths(root: Path, cwd: Path) -> list[str]:
     return sorted(name for name in found if len(name) > 1)
 
 
+def without_pictures(text: str) -> str:
+    """Text without the long runs of letters that encode a picture or a video."""
+    return _BASE64.sub(" ", text)
+
+
 def path_in(text: str, folders: list[str]) -> str | None:
     """The first of `folders` that `text` names; None where it names none."""
-    text = _BASE64.sub(" ", text)
+    text = without_pictures(text)
     for folder in folders:
         if re.search(rf"(?<![\w./-]){re.escape(folder)}(?![\w-])", text):
             return folder
