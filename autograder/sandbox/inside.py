@@ -1,0 +1,35 @@
+"""Which of our files a sandbox holds, and the command that starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from autograder.sandbox.bubblewrap import INSIDE
+from autograder.sandbox.limits import Limits
+
+_MODULES = ("protocol", "packing", "changes", "loading", "agent", "limits", "launch")
+
+
+def agent_files() -> tuple[tuple[Path, str], ...]:
+    """(host path, path inside) of the modules that run inside: nothing of the grader but these."""
+    here = Path(__file__).resolve().parent
+    package = f"{INSIDE}/autograder"
+    empty = here / "__init__.py"  # a docstring only
+    found = [(empty, f"{package}/__init__.py"), (empty, f"{package}/sandbox/__init__.py")]
+    return (*found, *((here / f"{m}.py", f"{package}/sandbox/{m}.py") for m in _MODULES))
+
+
+def launch_command(mode: str, limits: Limits, fd: int | str, *rest: str) -> list[str]:
+    """The command inside: this interpreter, isolated from environment and user packages."""
+    script = f"{INSIDE}/autograder/sandbox/launch.py"
+    words = json.dumps({**limits.as_dict(), "threads": _threads() + 4 * limits.processes})
+    return [os.path.abspath(sys.executable), "-I", script, mode, words, str(fd), *rest]
+
+
+def _threads() -> int:
+    """Threads that run now: RLIMIT_NPROC counts all of a user's on older kernels."""
+    with open("/proc/loadavg", encoding="ascii") as file:
+        return int(file.read().split()[3].split("/")[1])

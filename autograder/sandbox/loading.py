@@ -1,0 +1,42 @@
+"""Inside the sandbox: submitted weights into a module made by a released function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from safetensors.torch import load_file
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit; the text says what was expected and what came."""
+
+
+def load_module(build: Callable[[], torch.nn.Module], path: str) -> torch.nn.Module:
+    """build() with the weights of the safetensors file, exact keys, shapes and number types.
+
+    In evaluation mode and without gradients. WeightsError says what does not fit.
+    """
+    module = build()
+    expected, found = module.state_dict(), load_file(path)
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise WeightsError(
+            f"the weights do not belong to this model: missing {_list(missing)}, "
+            f"not expected {_list(extra)}"
+        )
+    for key, value in expected.items():
+        came = found[key]
+        if came.shape != value.shape or came.dtype != value.dtype:
+            raise WeightsError(
+                f"{key} is {came.dtype} of shape {tuple(came.shape)}, "
+                f"expected {value.dtype} of shape {tuple(value.shape)}"
+            )
+        if came.is_floating_point() and not came.isfinite().all():
+            raise WeightsError(f"{key} holds numbers that are not finite (NaN or infinity)")
+    module.load_state_dict(found, strict=True)
+    return module.eval().requires_grad_(False)
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "nothing"

@@ -1,0 +1,225 @@
+"""Values to JSON and tensors and back: exactly what may cross between judge and sandbox.
+
+None, bool, int, float, str, list, tuple, dict, tensors and arrays with dtype and requires_grad,
+dtype, device, torch.Generator by device and state, NamedTuples and frozen dataclasses of the
+released set-up cell by class name and fields; `other` adds handles. Runs on both sides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from autograder.sandbox.protocol import ProtocolError
+
+MAX_DEPTH = 24  # of nested containers
+MAX_ITEMS = 100_000  # values in one frame
+
+
+def no_other(value: Any) -> Any:
+    """The default for values of other kinds: refuse."""
+    raise ProtocolError(f"a {type(value).__name__} cannot cross between test and submission")
+
+
+class Packer:
+    """Turns a value into JSON and named tensors. `other(value)` deals with every other kind.
+
+    named: classes whose instances cross by class name and fields. `packed` lists (key, tensor) in
+    the order of packing, the original tensors, not the copies.
+    """
+
+    def __init__(
+        self, other: Callable[[Any], Any] = no_other, named: dict[str, type] | None = None
+    ) -> None:
+        self.other, self.named = other, named or {}
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.packed: list[tuple[str, torch.Tensor]] = []
+        self.generators: list[torch.Generator] = []
+        self.items = 0
+
+    def pack(self, value: Any, depth: int = 0) -> Any:
+        """JSON for `value`; ProtocolError for too deep, too many, or a kind that cannot cross."""
+        self.items += 1
+        if depth > MAX_DEPTH or self.items > MAX_ITEMS:
+            raise ProtocolError("a value nested too deep or with too many parts")
+        if value is None or isinstance(value, bool | str):
+            return value
+        for kinds, pack in _PACKERS:
+            if isinstance(value, kinds):
+                return pack(self, value, depth)
+        if self._is_named(value):
+            return self._fields(value, [f.name for f in dataclasses.fields(value)], depth)
+        return self.other(value)
+
+    def _is_named(self, value: Any) -> bool:
+        known = self.named.get(type(value).__name__) is type(value)
+        return known and dataclasses.is_dataclass(value)
+
+    def _fields(self, value: Any, names: list[str], depth: int) -> dict:
+        parts = {name: self.pack(getattr(value, name), depth + 1) for name in names}
+        return {"named": type(value).__name__, "fields": parts}
+
+    def _tuple(self, value: tuple, depth: int) -> Any:
+        if self.named.get(type(value).__name__) is type(value) and hasattr(value, "_fields"):
+            return self._fields(value, list(value._fields), depth)
+        return {"tuple": [self.pack(v, depth + 1) for v in value]}
+
+    def _list(self, value: list, depth: int) -> Any:
+        return {"list": [self.pack(v, depth + 1) for v in value]}
+
+    def _dict(self, value: dict, depth: int) -> Any:
+        pairs = value.items()
+        return {"dict": [[self.pack(k, depth + 1), self.pack(v, depth + 1)] for k, v in pairs]}
+
+    def _tensor(self, value: torch.Tensor, depth: int) -> Any:
+        key = self._keep(value)
+        return {"tensor": key, "grad": True} if value.requires_grad else {"tensor": key}
+
+    def _array(self, value: np.ndarray, depth: int) -> Any:
+        return {"array": self._keep(torch.from_numpy(np.ascontiguousarray(value)), value.shape)}
+
+    def _scalar(self, value: np.generic, depth: int) -> Any:
+        return {"scalar": self._keep(torch.from_numpy(np.asarray(value).reshape(1)))}
+
+    def _generator(self, value: torch.Generator, depth: int) -> Any:
+        self.generators.append(value)
+        return {"generator": str(value.device), "state": self._keep(value.get_state())}
+
+    def _keep(self, value: torch.Tensor, shape: tuple | None = None) -> str:
+        if value.layout != torch.strided or value.is_quantized:
+            raise ProtocolError("a sparse or quantised tensor cannot cross")
+        key = f"t{len(self.tensors)}"
+        plain = value.detach().as_subclass(torch.Tensor).to("cpu", copy=True).contiguous()
+        self.tensors[key] = plain if shape is None else plain.reshape(shape)
+        self.packed.append((key, value))
+        return key
+
+
+# exact kinds first: numpy's float64 is a float as well
+_PACKERS: list[tuple[Any, Callable]] = [
+    (np.generic, Packer._scalar),
+    (int, lambda self, v, d: int(v)),
+    (float, lambda self, v, d: {"float": repr(float(v))}),
+    (torch.Tensor, Packer._tensor),
+    (np.ndarray, Packer._array),
+    (tuple, Packer._tuple),
+    (list, Packer._list),
+    (dict, Packer._dict),
+    (torch.dtype, lambda self, v, d: {"dtype": str(v).removeprefix("torch.")}),
+    (torch.device, lambda self, v, d: {"device": str(v)}),
+    (torch.Generator, Packer._generator),
+    (type(Ellipsis), lambda self, v, d: {"ellipsis": 1}),
+    (slice, lambda self, v, d: {"slice": [self.pack(p, d + 1) for p in (v.start, v.stop, v.step)]}),
+]
+
+
+class Unpacker:
+    """The way back. `other(tagged)` rebuilds what the other side's `other` sent.
+
+    `loaded` lists (key, value) of every tensor that came as a tensor.
+    """
+
+    def __init__(
+        self,
+        tensors: dict[str, torch.Tensor],
+        other: Callable[[dict], Any] = no_other,
+        named: dict[str, type] | None = None,
+    ) -> None:
+        self.tensors, self.other, self.named = tensors, other, named or {}
+        self.loaded: list[tuple[str, Any]] = []
+        self.items = 0
+
+    def unpack(self, data: Any, depth: int = 0) -> Any:
+        """The value; ProtocolError for anything that the protocol does not know."""
+        self.items += 1
+        if depth > MAX_DEPTH or self.items > MAX_ITEMS:
+            raise ProtocolError("a value nested too deep or with too many parts")
+        if data is None or isinstance(data, bool | str | int):
+            return data
+        if not isinstance(data, dict) or not data:
+            raise ProtocolError("an unknown kind of value")
+        tag = next(iter(data))
+        rebuild = _UNPACKERS.get(tag)
+        if rebuild is None:
+            return self.other(data)
+        try:
+            return rebuild(self, data, depth)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ProtocolError(f"a malformed {tag}: {str(error)[:200]}") from None
+
+    def _all(self, data: Any, depth: int) -> list:
+        if not isinstance(data, list):
+            raise ProtocolError("a malformed container")
+        return [self.unpack(v, depth + 1) for v in data]
+
+    def _dict(self, data: dict, depth: int) -> dict:
+        return dict(self._all(pair, depth) for pair in data["dict"])
+
+    def _tensor(self, data: dict, depth: int) -> torch.Tensor:
+        value = self.tensors[data["tensor"]]
+        if data.get("grad") is True and not value.requires_grad:
+            value = value.requires_grad_()
+        self.loaded.append((data["tensor"], value))
+        return value
+
+    def _array(self, data: dict, depth: int) -> np.ndarray:
+        value = self.tensors[data["array"]].numpy()
+        self.loaded.append((data["array"], value))
+        return value
+
+    def _generator(self, data: dict, depth: int) -> torch.Generator:
+        made = torch.Generator(data["generator"])
+        made.set_state(self.tensors[data["state"]])
+        return made
+
+    def _named(self, data: dict, depth: int) -> Any:
+        kind, fields = self.named.get(data["named"]), data["fields"]
+        if kind is None or not isinstance(fields, dict):
+            raise ProtocolError(f"a class that was not released: {str(data['named'])[:80]}")
+        if set(fields) != set(_field_names(kind)):
+            raise ProtocolError(f"a {data['named']} with other fields than the released one")
+        return kind(**{name: self.unpack(v, depth + 1) for name, v in fields.items()})
+
+    def _dtype(self, data: dict, depth: int) -> torch.dtype:
+        kind = getattr(torch, data["dtype"])
+        if not isinstance(kind, torch.dtype):
+            raise ProtocolError("a malformed dtype")
+        return kind
+
+
+def _field_names(kind: type) -> list[str]:
+    if dataclasses.is_dataclass(kind):
+        return [f.name for f in dataclasses.fields(kind)]
+    return list(kind._fields)
+
+
+_UNPACKERS: dict[str, Callable] = {
+    "float": lambda self, d, depth: float(d["float"]),
+    "scalar": lambda self, d, depth: self.tensors[d["scalar"]].numpy()[0],
+    "tuple": lambda self, d, depth: tuple(self._all(d["tuple"], depth)),
+    "list": lambda self, d, depth: self._all(d["list"], depth),
+    "slice": lambda self, d, depth: slice(*self._all(d["slice"], depth)),
+    "ellipsis": lambda self, d, depth: ...,
+    "device": lambda self, d, depth: torch.device(d["device"]),
+    "dict": Unpacker._dict,
+    "tensor": Unpacker._tensor,
+    "array": Unpacker._array,
+    "generator": Unpacker._generator,
+    "named": Unpacker._named,
+    "dtype": Unpacker._dtype,
+}
+
+
+def named_classes(space: dict[str, Any]) -> dict[str, type]:
+    """NamedTuples and frozen dataclasses among the values of a name space, by their name."""
+    found = {}
+    for name, value in space.items():
+        if isinstance(value, type) and value.__name__ == name:
+            frozen = dataclasses.is_dataclass(value) and value.__dataclass_params__.frozen
+            if frozen or (issubclass(value, tuple) and hasattr(value, "_fields")):
+                found[name] = value
+    return found

@@ -1,0 +1,116 @@
+"""Starts a notebook's kernel inside the sandbox; jupyter_client finds it by its entry point."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.provisioning import LocalProvisioner
+from traitlets import Dict, Unicode
+
+from autograder.sandbox.bubblewrap import SUBMISSION, Box, bwrap_command, submission_files
+from autograder.sandbox.inside import agent_files, launch_command
+from autograder.sandbox.limits import Limits, Watchdog, kill_tree, tree
+
+NAME = "autograder-sandbox"
+
+
+class SandboxProvisioner(LocalProvisioner):
+    """A kernel in bubblewrap, reached over Unix sockets, with a second connection for the judge.
+
+    submission: folder whose files the kernel sees read-only, or empty; limits: fields of Limits.
+    After the launch `agent` is the judge's end of the connection and `watchdog` guards the kernel.
+    """
+
+    submission = Unicode("").tag(config=True)
+    limits = Dict({}).tag(config=True)
+
+    agent: socket.socket | None = None
+    watchdog: Watchdog | None = None
+    _run: Path | None = None
+    _inner: socket.socket | None = None
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Wrap the kernel's command into bubblewrap; sockets instead of network ports."""
+        self._run = Path(tempfile.mkdtemp(prefix="ag-"))  # short: a socket path has 107 characters
+        (self._run / "io").mkdir()
+        manager = self.parent
+        manager.transport, manager.ip = "ipc", str(self._run / "io" / "k")
+        manager.connection_file = str(self._run / "connection.json")
+        manager.cache_ports = False
+        kwargs = await super().pre_launch(**kwargs)
+        self.agent, self._inner = socket.socketpair()
+        limits = Limits(**self.limits)
+        connection = ["-f", manager.connection_file, "--HistoryManager.enabled=False"]
+        command = launch_command("kernel", limits, self._inner.fileno(), *connection)
+        kwargs["cmd"] = bwrap_command(self._box(limits), command)
+        kwargs["pass_fds"] = [self._inner.fileno()]
+        kwargs["stdout"] = kwargs["stderr"] = subprocess.DEVNULL
+        kwargs["cwd"] = "/"
+        return kwargs
+
+    def _box(self, limits: Limits) -> Box:
+        files = [
+            *agent_files(),
+            (self._run / "connection.json", str(self._run / "connection.json")),
+        ]
+        if self.submission:
+            files += submission_files(Path(self.submission))
+        return Box(
+            files=tuple(files),
+            writable=(self._run / "io",),
+            tmpfs_bytes=limits.tmpfs,
+            folder=SUBMISSION,
+        )
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Launch, close our copy of the inner end, start the watch."""
+        info = await super().launch_kernel(cmd, **kwargs)
+        self._inner.close()
+        folders = (self._run / "io",)
+        self.watchdog = Watchdog(self.pid, Limits(**self.limits), folders)
+        self.watchdog.start()
+        return info
+
+    async def kill(self, restart: bool = False) -> None:
+        """Kill everything in the sandbox at once."""
+        if self.process:
+            kill_tree(self.pid, tree(self.pid))
+
+    async def terminate(self, restart: bool = False) -> None:
+        """The same: nothing inside has anything to tidy up."""
+        await self.kill(restart)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Remove the run folder and close the judge's connection."""
+        if self.watchdog:
+            self.watchdog.stop()
+        if self.agent:
+            self.agent.close()
+        if self._run:
+            shutil.rmtree(self._run, ignore_errors=True)
+        await super().cleanup(restart)
+
+
+def write_kernelspec(folder: Path, submission: Path | None, limits: Limits) -> str:
+    """Make a kernelspec under `folder` for one submission; returns its name.
+
+    `folder` goes to KernelSpecManager.kernel_dirs: nothing is installed for the user.
+    """
+    config = {"submission": str(submission or ""), "limits": limits.as_dict()}
+    spec = {
+        "argv": ["python", "-f", "{connection_file}"],  # the provisioner makes the real command
+        "display_name": "Python 3 (sandboxed)",
+        "language": "python",
+        "interrupt_mode": "message",
+        "metadata": {"kernel_provisioner": {"provisioner_name": NAME, "config": config}},
+    }
+    place = folder / NAME
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    return NAME
