@@ -180,3 +180,16 @@ def _check_values(got: Tensor, expected: Tensor, rtol: float, atol: float) -> st
         f"{int(off.sum())} of {len(got)} values are wrong; the worst (number {at} in reading "
         f"order): expected {expected[at]:.6g}, got {got[at]:.6g}."
     )
+
+
+def banded(value: float, bands: Mapping[float, float]) -> float:
+    """Points for a score of which less is better: those of the first limit that it keeps.
+
+    bands: limit -> points, rising limits. Raises CheckFailed where no limit is kept.
+    """
+    for limit, points in sorted(bands.items()):
+        if value <= limit:
+            best = max(bands.values())
+            print(f"{value:.2f} keeps the limit {limit:g}: {points:g} of {best:g} points")
+            return float(points)
+    raise CheckFailed(f"{value:.2f} is above every limit ({max(bands):g} would give a point).")

@@ -3,33 +3,41 @@
 #
 # {{ badge }}
 #
-# You build, piece by piece, models that can say how probable an observation is, and you measure how close they come
-# to the truth where the truth is known.
+# You build, piece by piece, models that can say how probable an observation is, and you measure how close they come to
+# the truth where the truth is known.
 #
 # | problem | about | points |
 # |---|---|---|
 # | 4 | the variational autoencoder, on 2-D data with a known density and on MNIST | 55 |
 #
-# **How it works.** Every task is one small function with its contract in the docstring. Replace
-# `raise NotImplementedError` by your code, then run the test cell under it: it says what is wrong and where to look.
-# Points stand beside every task, as *visible + hidden*: a hidden test checks the same contract on other inputs, in the
-# corners that the docstring names. What you train you hand in as weight files; they are evaluated anew on images that
-# you do not have. Figures and answers in words are marked by a person against the rubric printed beside them.
+# **How it works.** A task is one small function with its contract in the docstring. Replace `raise NotImplementedError`
+# by your code, then run the test cell under it: it says what is wrong and where to look. The points stand beside every
+# task as *visible + hidden*: a hidden test checks the same contract on other inputs, in the corners that the docstring
+# names. What you train you hand in as weight files, and the grader evaluates them anew on data that you do not have: a
+# number that you report earns nothing by itself. Figures and answers in words are marked by a person against the rubric
+# printed beside them.
 #
-# **Rules that every task keeps**
+# **Conventions of the whole homework** (three of them differ from the lectures, on purpose)
 #
-# - *All logarithms are natural, all scores are in nats.* Standard deviations are parametrised by `log_sigma`
-#   $=\log\sigma$: not the variance, and not its logarithm.
-# - *Noise is an argument.* No graded function draws random numbers of its own.
-# - *No graded function needs another one*, except where the task says "put together": do not call your own
-#   `gaussian_kl` inside another task, so that one slip costs you once.
-# - Letters of shapes: `B` batch, `S` draws of the latent, `D` data dimensions, `K` latent dimensions. Functions work for
-#   every size, on the device and in the number type of their inputs, and do not change their inputs.
+# - All logarithms are natural and all scores are in nats.
+# - A Gaussian is given by `mu` and `log_sigma` $=\log\sigma$, the log of the *standard deviation*. The lectures use
+#   `logvar` $=\log\sigma^2$.
+# - The prior $p(z)$ is *any* Gaussian with independent coordinates. The lectures use $\mathcal N(0, I)$.
+# - Draws of the latent have an axis of their own, in front: `S` draws of `B` examples in `K` dimensions are `(S, B, K)`.
+# - Letters of shapes: `B` batch, `S` draws, `D` data dimensions, `K` latent dimensions. A function works for every
+#   size, on the device and in the number type of its inputs, and leaves its inputs unchanged.
+# - Noise is an argument: no graded function draws random numbers.
+# - **No graded function calls another one**, except where a task says *put together*. So one slip costs you once.
+#
+# **What it costs.** {{ runtime }} The longest cell trains the VAE on MNIST; it prints how much time is left,
+# saves a checkpoint every two minutes, and goes on from there when you run it again after a disconnect.
 
 # %% tags=["setup"] cellView="form"
-# Set-up: run me first. Imports, small named tuples, data, checks; nothing here needs an answer from you.
+# Set-up: run me first. Imports, named tuples, data, checks; nothing here needs an answer from you.
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -37,7 +45,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgm.checks import check_close, check_named, check_that, test_rng, vjp
+from dgm.checks import banded, check_close, check_named, check_that, test_rng, vjp
+from dgm.data import load_images
+from dgm.handin import pack_submission
+from dgm.plots import DATA, MODEL
+from dgm.training import Fit, fit, minibatches, progress
+from dgm.weights import save_weights
+
+HOMEWORK = "homework1"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Gaussian(NamedTuple):
@@ -47,95 +63,371 @@ class Gaussian(NamedTuple):
     log_sigma: Tensor  # (..., K), log of the standard deviation
 
 
+class BoundTerms(NamedTuple):
+    """The parts of a bound, nats."""
+
+    recon: Tensor  # (B,), log p(x | z) averaged over the draws
+    rate: Tensor  # (B,), KL(q(z | x) || p)
+    objective: Tensor  # (), to be maximised
+
+
+class RateSplit(NamedTuple):
+    """The mean rate in two parts, nats."""
+
+    information: Tensor  # (), how much z says about which x it came from
+    marginal: Tensor  # (), how far the mixture of all q(z | x) is from the prior
+
+
+class Model(NamedTuple):
+    """Everything that a bound needs to know about a VAE."""
+
+    encode: Callable  # x (B, D) -> Gaussian (B, K)
+    decode: Callable  # z (S, B, K) -> whatever log_lik wants
+    log_lik: Callable  # x (B, D), decode(z) -> log p(x | z), (S, B)
+    prior: Gaussian  # (K,)
+
+
+@dataclass(frozen=True)
+class ToyModel:
+    """A linear model with a Laplace likelihood and an unusual prior: used by the tests as a `Model`."""
+
+    enc_w: Tensor  # (D, K)
+    enc_log_sigma: Tensor  # (K,)
+    dec_w: Tensor  # (K, D)
+    dec_b: Tensor  # (D,)
+    prior_mu: Tensor  # (K,)
+    prior_log_sigma: Tensor  # (K,)
+
+    @property
+    def prior(self) -> Gaussian:
+        return Gaussian(self.prior_mu, self.prior_log_sigma)
+
+    def encode(self, x: Tensor) -> Gaussian:
+        mu = x @ self.enc_w
+        return Gaussian(mu, self.enc_log_sigma + 0.1 * mu)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z @ self.dec_w + self.dec_b
+
+    def log_lik(self, x: Tensor, centre: Tensor) -> Tensor:
+        return -((x - centre).abs() + math.log(2)).sum(-1)
+
+
+class PointVae(nn.Module):
+    """A VAE for points of the plane: p(x | z) = N(mean(z), diag exp(2 log_scale))."""
+
+    def __init__(self, K: int = 2, hidden: int = 64):
+        super().__init__()
+        self.encoder = mlp(2, hidden, hidden, 2 * K)
+        self.decoder = mlp(K, hidden, hidden, 2)
+        self.log_scale = nn.Parameter(torch.zeros(2))
+
+    def encode(self, x: Tensor) -> Gaussian:
+        """q(z | x): x (B, 2) -> mu, log_sigma (B, K)."""
+        return Gaussian(*self.encoder(x).chunk(2, dim=-1))
+
+    def decode(self, z: Tensor) -> Gaussian:
+        """p(x | z): z (..., K) -> mean (..., 2), log_scale (2,)."""
+        return Gaussian(self.decoder(z), self.log_scale)
+
+
+class PixelVae(nn.Module):
+    """A VAE for D binary pixels: p(x | z) is Bernoulli with the logits decode(z)."""
+
+    def __init__(self, D: int = 784, hidden: int = 400, K: int = 40):
+        super().__init__()
+        self.K = K
+        self.encoder = mlp(D, hidden, hidden, 2 * K)
+        self.decoder = mlp(K, hidden, hidden, D)
+
+    def encode(self, x: Tensor) -> Gaussian:
+        """q(z | x): x (B, D) -> mu, log_sigma (B, K)."""
+        return Gaussian(*self.encoder(x).chunk(2, dim=-1))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits of p(x | z): z (..., K) -> (..., D)."""
+        return self.decoder(z)
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers of the given sizes with SiLU between them."""
+    layers = [m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.SiLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def make_point_vae() -> PointVae:
+    """The network of the 2-D tasks; its weights are handed in."""
+    return PointVae()
+
+
+def make_vae() -> PixelVae:
+    """The network of the image tasks; its weights are handed in."""
+    return PixelVae()
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Points near a circle: angle uniform, radius N(radius, width^2). The density is known."""
+
+    radius: float = 2.0
+    width: float = 0.15
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        """n points, (n, 2)."""
+        angle = 2 * math.pi * torch.rand(n, generator=rng, device=rng.device)
+        r = self.radius + self.width * torch.randn(n, generator=rng, device=rng.device)
+        return torch.stack([r * angle.cos(), r * angle.sin()], dim=-1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x), nats; x (..., 2). Polar coordinates: p(x) = p(r) / (2 pi r)."""
+        r = x.norm(dim=-1)
+        log_r = -0.5 * ((r - self.radius) / self.width) ** 2 - math.log(self.width)
+        return log_r - 1.5 * math.log(2 * math.pi) - r.log()
+
+
+@dataclass(frozen=True)
+class Pillow:
+    """Two independent Gaussian coordinates: nothing for a latent to explain."""
+
+    mean: tuple = (1.0, -1.0)
+    std: tuple = (1.5, 0.5)
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        """n points, (n, 2)."""
+        noise = torch.randn(n, 2, generator=rng, device=rng.device)
+        return noise * noise.new_tensor(self.std) + noise.new_tensor(self.mean)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x), nats; x (..., 2)."""
+        u = (x - x.new_tensor(self.mean)) / x.new_tensor(self.std)
+        return -0.5 * u.square().sum(-1) - math.log(2 * math.pi * self.std[0] * self.std[1])
+
+
+class LocalWeights:
+    """A weight file in its network, called as the grader calls it."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module.eval()
+
+    @torch.no_grad()
+    def call(self, method: str, *args: Tensor) -> Tensor | tuple:
+        """The module's method on these inputs, without gradients."""
+        return getattr(self.module, method)(*args)
+
+
+# data set -> weight file; digits are for a machine that cannot have MNIST
+VAE_FILES = {"mnist": "homework1_vae.safetensors", "digits": "homework1_vae_digits.safetensors"}
+RING_FILE, PILLOW_FILE = "homework1_ring.safetensors", "homework1_pillow.safetensors"
+BUILD = {
+    VAE_FILES["mnist"]: make_vae,
+    VAE_FILES["digits"]: make_vae,
+    RING_FILE: make_point_vae,
+    PILLOW_FILE: make_point_vae,
+}
+
+
+def trained(file: str) -> LocalWeights:
+    """The weights that you saved, in the released network. (The grader has its own `trained`.)"""
+    from safetensors.torch import load_file
+
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file} is not here: run the training cell that saves it.")
+    module = BUILD[file]()
+    module.load_state_dict(load_file(file))
+    return LocalWeights(module)
+
+
+def shift_images(x: Tensor, where: Tensor) -> Tensor:
+    """Shift 28 x 28 images by at most one pixel. x (B, 784); where (B,), 0 ... 8, 4 is no shift."""
+    row, col = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
+    corner = torch.stack([30 * (w // 3) + w % 3 + 30 * row + col for w in range(9)])  # (9, 28, 28)
+    padded = F.pad(x.reshape(-1, 28, 28), (1, 1, 1, 1)).flatten(1)  # (B, 900)
+    return padded.gather(1, corner.flatten(1).to(x.device)[where])
+
+
+def held_out_name() -> str:
+    """The data set of `held_out_images`, "mnist" or "digits". (The grader has its own.)"""
+    return load_images("mnist", train=False).name
+
+
+def held_out_images(n: int = 2000, shifted: bool = True) -> Tensor:
+    """n test images, each shifted by at most a pixel, binarised: (n, 1, 28, 28). (The grader has its own.)"""
+    rng = test_rng("held-out images")
+    grey = load_images("mnist", train=False).x.flatten(1)
+    grey = grey[torch.randperm(len(grey), generator=rng)[:n]]
+    where = torch.randint(9, (len(grey),), generator=rng)
+    grey = shift_images(grey, where) if shifted else grey
+    return (torch.rand(grey.shape, generator=rng) < grey).to(grey.dtype).reshape(-1, 1, 28, 28)
+
+
+# What the tests need: random inputs, and bounds from weights. Bounds are formed here by
+# torch.distributions, not by your functions: two routes to one number.
+def normal(rng: torch.Generator, *shape: int) -> Tensor:
+    """Standard normal numbers, float64."""
+    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+
+def toy_model(rng: torch.Generator) -> ToyModel:
+    """A ToyModel with D = 3, K = 2 and random parameters."""
+    enc_w, enc_log_sigma, dec_w = 0.5 * normal(rng, 3, 2), 0.3 * normal(rng, 2), normal(rng, 2, 3)
+    return ToyModel(
+        enc_w, enc_log_sigma, dec_w, normal(rng, 3), normal(rng, 2), 0.3 * normal(rng, 2)
+    )
+
+
+def bound_of_points(weights: LocalWeights, x: Tensor, eps: Tensor) -> Tensor:
+    """Importance-weighted bound of points x (B, 2) from noise eps (S, B, 2), nats, (B,)."""
+    mu, log_sigma = weights.call("encode", x)
+    q = torch.distributions.Normal(mu, log_sigma.exp())
+    z = mu + log_sigma.exp() * eps
+    mean, log_scale = weights.call("decode", z)
+    check_that(
+        "decode",
+        mean.shape == (*z.shape[:-1], 2),
+        f"expected a mean per draw, got {tuple(mean.shape)}",
+    )
+    p_x, p_z = (
+        torch.distributions.Normal(mean, log_scale.exp()),
+        torch.distributions.Normal(0.0, 1.0),
+    )
+    log_w = p_x.log_prob(x).sum(-1) + p_z.log_prob(z).sum(-1) - q.log_prob(z).sum(-1)
+    return log_w.logsumexp(0) - math.log(len(eps))
+
+
+def bound_of_images(weights: LocalWeights, x: Tensor, eps: Tensor) -> Tensor:
+    """Importance-weighted bound of images x (B, 784) from noise eps (S, B, K), nats, (B,)."""
+    mu, log_sigma = weights.call("encode", x)
+    q, p_z = torch.distributions.Normal(mu, log_sigma.exp()), torch.distributions.Normal(0.0, 1.0)
+    z = mu + log_sigma.exp() * eps
+    logits = weights.call("decode", z)
+    check_that(
+        "decode",
+        logits.shape == (*z.shape[:-1], 784),
+        f"expected 784 logits a draw, got {tuple(logits.shape)}",
+    )
+    p_x = torch.distributions.Bernoulli(logits=logits)
+    log_w = p_x.log_prob(x).sum(-1) + p_z.log_prob(z).sum(-1) - q.log_prob(z).sum(-1)
+    return log_w.logsumexp(0) - math.log(len(eps))
+
+
 # %% tags=["parameters"]
 SEED = 0
+STEPS_2D = 6_000  # smoke: 20
+EPOCHS = 60  # smoke: 1
+BATCH = 128
+LR = 2e-3
+N_TRAIN = 60_000  # smoke: 512
+BETAS = [0.25, 1.0, 4.0, 16.0]
+EPOCHS_BETA = 6  # smoke: 1
+FOLDER = "."  # where checkpoints live; a folder of your Drive survives a disconnect of Colab
 
 # %% [markdown]
-# <!-- problems 1, 2 and 3 stand here -->
+# <!-- problems 1, 2 and 3 stand above this line -->
 # # Problem 4: the variational autoencoder (55 points)
+#
+# | part | what | visible | hidden | by a person |
+# |---|---|---|---|---|
+# | A | the bricks: densities, draws, bounds | 13 | 7 | |
+# | B | two dimensions, where the truth is known | 12 | 3 | 2 |
+# | C | MNIST | 8 | 4 | 6 |
+#
+# A VAE has a prior $p(z)$, a decoder $p_\theta(x\mid z)$ and an encoder $q_\phi(z\mid x)$, and everything that you will do
+# with it goes through one number per draw, the *log-weight*
+# $$\log w = \log p_\theta(x\mid z) + \log p(z) - \log q_\phi(z\mid x),\qquad z\sim q_\phi(z\mid x).$$
+# Its mean is the ELBO; the log of the mean of $w$ over many draws is the importance-weighted bound; and if $q_\phi$ is the
+# true posterior, $\log w$ does not depend on $z$ at all. Keep the last fact in mind: it finds more bugs than any test.
 #
 # ## Part A: the bricks
 #
 # ### 4.1 How far apart are two Gaussians? (2 + 1 points)
 #
-# The regulariser of a VAE is a KL divergence between the encoder's Gaussian and the prior. The lecture had the prior
-# $\mathcal N(0, I)$ and the log-variance; here the prior may be *any* Gaussian with independent coordinates, the
-# parameter is $\log\sigma$, and you return the KL divergence of **every coordinate**,
+# Work out, for one coordinate,
 # $$\mathrm{KL}\big(\mathcal N(\mu_q,\sigma_q^2)\,\|\,\mathcal N(\mu_p,\sigma_p^2)\big)
-#   = \mathbb E_q\big[\log q(z) - \log p(z)\big],$$
-# because in 4.6 we shall want to see them one by one. Do the expectation on paper first.
+#   = \mathbb E_{z\sim q}\big[\log q(z) - \log p(z)\big]$$
+# on paper; it needs only $\mathbb E_q[(z-\mu_q)^2]=\sigma_q^2$. Then return it for **every coordinate**, not summed: in 4.6
+# we want to see the coordinates one by one.
 
 
 # %% nbgrader={"grade_id": "p4-kl", "solution": true}
 def gaussian_kl(q: Gaussian, p: Gaussian) -> Tensor:
     """KL(q || p) of every coordinate, nats.
 
-    q: mu, log_sigma (..., K); p: anything that broadcasts against q, such as (K,). Returns (..., K).
+    q: mu, log_sigma (..., K); p: the same, in any shape that broadcasts against q, such as (K,).
+    Returns (..., K), the broadcast shape.
     """
     ### BEGIN SOLUTION
-    spread = (2 * (q.log_sigma - p.log_sigma)).exp()  # variance ratio
-    offset = ((q.mu - p.mu) * (-p.log_sigma).exp()).square()
-    return 0.5 * (spread + offset - 1) - (q.log_sigma - p.log_sigma)
+    log_ratio = q.log_sigma - p.log_sigma
+    offset = (q.mu - p.mu) * (-p.log_sigma).exp()  # in standard deviations of p
+    return 0.5 * ((2 * log_ratio).exp() + offset.square() - 1) - log_ratio
     ### END SOLUTION
 
 
 # %% nbgrader={"grade_id": "p4-kl-test", "grade": true, "points": 2} course={"tests": ["gaussian_kl"]}
-# Visible test, 2 points: values for a batch of q and one p, against torch.distributions
-from torch.distributions import Normal, kl_divergence
+# Visible test, 2 points: a batch of q against one p; the expectation under q by numerical integration
+def check_kl() -> None:
+    rng = test_rng("p4-kl")
+    q = Gaussian(normal(rng, 5, 3), 0.5 * normal(rng, 5, 3))
+    p = Gaussian(normal(rng, 3), 0.5 * normal(rng, 3))
 
-rng = test_rng("p4-kl")
-draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
-q, p = Gaussian(draw(5, 3), 0.5 * draw(5, 3)), Gaussian(draw(3), 0.5 * draw(3))
-kl = lambda a, b: kl_divergence(Normal(a.mu, a.log_sigma.exp()), Normal(b.mu, b.log_sigma.exp()))
-half = lambda a: Gaussian(a.mu, a.log_sigma / 2)
-expected = kl(q, p)
-check_close(
-    "gaussian_kl",
-    gaussian_kl(q, p),
-    expected,
-    axes="B, K",
-    slips={
-        "p and q are exchanged: it is KL(q || p), the expectation is under q": kl(p, q),
-        "log_sigma is taken for a log-variance: the variance is exp(2 log_sigma)": kl(
+    def kl(a: Gaussian, b: Gaussian) -> Tensor:
+        u = torch.linspace(-10, 10, 4001, dtype=torch.float64)[:, None, None]
+        z = a.mu + a.log_sigma.exp() * u  # (4001, 5, 3)
+        score = lambda g: -0.5 * ((z - g.mu) / g.log_sigma.exp()) ** 2 - g.log_sigma
+        return torch.trapezoid(
+            (-(u**2) / 2).exp() / math.sqrt(2 * math.pi) * (score(a) - score(b)), u, dim=0
+        )
+
+    half = lambda g: Gaussian(g.mu, g.log_sigma / 2)
+    expected, log_ratio = kl(q, p), q.log_sigma - p.log_sigma
+    everywhere = Gaussian(p.mu.expand(5, 3), p.log_sigma.expand(5, 3))
+    slips = {
+        "q and p change places; the expectation is under q": kl(everywhere, q),
+        "log_sigma is taken for a log-variance; the variance is exp(2 log_sigma)": kl(
             half(q), half(p)
         ),
-        "exp(log_sigma) is taken for the variance: it is the standard deviation": kl(
-            half(q), half(p)
-        ),
-        "the prior is taken to be N(0, 1): use p.mu and p.log_sigma": kl(
-            q, Gaussian(torch.zeros_like(p.mu), torch.zeros_like(p.mu))
-        ),
-        "the factor 1/2 is missing": 2 * expected,
-        "the coordinates are summed: return one number for each of them": expected.sum(-1),
-        "the coordinates are averaged: return one number for each of them": expected.mean(-1),
-        "the sign of the log-ratio is wrong: it is log_sigma_p - log_sigma_q": expected
-        + 2 * (q.log_sigma - p.log_sigma),
-        "(mu_q - mu_p)^2 is not divided by the variance of p": expected
+        "p is taken to be N(0, 1); use p.mu and p.log_sigma": kl(q, Gaussian(0 * p.mu, 0 * p.mu)),
+        "the last term has the wrong sign; it is log(sigma_p / sigma_q)": expected + 2 * log_ratio,
+        "the term log(sigma_p / sigma_q) is missing": expected + log_ratio,
+        "log(sigma_p / sigma_q) is inside the bracket with the factor 1/2": expected
+        + log_ratio / 2,
+        "(mu_q - mu_p)^2 is not divided by sigma_p^2": expected
         + 0.5 * (q.mu - p.mu) ** 2 * (1 - (-2 * p.log_sigma).exp()),
-    },
-    look="KL = log(sigma_p / sigma_q) + (sigma_q^2 + (mu_q - mu_p)^2) / (2 sigma_p^2) - 1/2",
-)
+        "(mu_q - mu_p)^2 is divided by sigma_q^2; it is sigma_p^2": expected
+        + 0.5 * (q.mu - p.mu) ** 2 * ((-2 * q.log_sigma).exp() - (-2 * p.log_sigma).exp()),
+        "the coordinates are summed; return a number for each": expected.sum(-1),
+        "the coordinates are averaged; return a number for each": expected.mean(-1),
+    }
+    look = "the three expectations: E_q[log sigma_p - log sigma_q], E_q[(z - mu_q)^2], E_q[(z - mu_p)^2]"
+    check_close("gaussian_kl", gaussian_kl(q, p), expected, slips, axes="B, K", look=look)
+
+
+check_kl()
+
 
 # %% nbgrader={"grade_id": "p4-kl-hidden", "grade": true, "points": 1} course={"tests": ["gaussian_kl"]}
-# Hidden test: against numerical integration; q = p; one p for each q, and leading axes
+# Hidden test: leading axes, one p for each q, very narrow q, q = p
 # 1 point
 ### BEGIN HIDDEN TESTS
-from homework1.oracles import kl_by_quadrature
+def check_kl_hidden() -> None:
+    from homework1.oracles import kl_of_normals
 
-rng = test_rng("p4-kl-hidden")
-draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
-q, p = Gaussian(draw(2, 4, 3), 0.4 * draw(2, 4, 3)), Gaussian(draw(4, 3), 0.4 * draw(4, 3))
-check_close("gaussian_kl", gaussian_kl(q, p), kl_by_quadrature(*q, *p), rtol=1e-5, atol=1e-7)
-check_close(
-    "gaussian_kl of q = p", gaussian_kl(q, q), torch.zeros(2, 4, 3, dtype=torch.float64), atol=1e-9
-)
+    rng = test_rng("p4-kl-hidden")
+    q = Gaussian(normal(rng, 2, 4, 3), 0.8 * normal(rng, 2, 4, 3))
+    p = Gaussian(normal(rng, 4, 3), 0.8 * normal(rng, 4, 3))
+    check_close("gaussian_kl", gaussian_kl(q, p), kl_of_normals(*q, *p), axes="2, B, K")
+    narrow = Gaussian(q.mu[0], q.log_sigma[0] - 9)
+    check_close("gaussian_kl of a narrow q", gaussian_kl(narrow, p), kl_of_normals(*narrow, *p))
+    check_close("gaussian_kl of q and q", gaussian_kl(q, q), 0 * q.mu, atol=1e-9)
+
+
+check_kl_hidden()
 ### END HIDDEN TESTS
 
 # %% [markdown]
 # ### 4.2 Draws that let gradients through (1 + 1 points)
 #
-# `S` draws from $q(z\mid x)$ for every example, as a function of noise that is handed in, so that the gradient reaches
-# both parameters of `q`.
+# `S` draws from $q(z\mid x)$ for each of `B` examples, as a function of standard normal noise. The hidden test looks at the
+# gradients that reach `mu` and `log_sigma`.
 
 
 # %% nbgrader={"grade_id": "p4-draw", "solution": true}
@@ -150,41 +442,1586 @@ def reparameterise(q: Gaussian, eps: Tensor) -> Tensor:
 
 
 # %% nbgrader={"grade_id": "p4-draw-test", "grade": true, "points": 1} course={"tests": ["reparameterise"]}
-# Visible test, 1 point: the values for given noise
-rng = test_rng("p4-draw")
-draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
-q, eps = Gaussian(draw(4, 3), 0.5 * draw(4, 3)), draw(6, 4, 3)
-check_close(
-    "reparameterise",
-    reparameterise(q, eps),
-    Normal(0, 1).icdf(Normal(0, 1).cdf(eps)) * q.log_sigma.exp() + q.mu,
-    axes="S, B, K",
-    slips={
-        "the noise is left out: a draw is not the mean": q.mu.expand(6, 4, 3),
-        "log_sigma is taken for a log-variance: no factor 1/2 here": q.mu
-        + (q.log_sigma / 2).exp() * eps,
-        "the variance multiplies the noise: it is the standard deviation, exp(log_sigma)": q.mu
-        + (2 * q.log_sigma).exp() * eps,
-        "log_sigma itself multiplies the noise: exp() is missing": q.mu + q.log_sigma * eps,
-        "only the first draw is used": q.mu + q.log_sigma.exp() * eps[0],
-        "the noise is divided by sigma": q.mu + (-q.log_sigma).exp() * eps,
-    },
-    look="z = mu + sigma * eps, with q broadcast over the S draws",
-)
+# Visible test, 1 point: the draws for given noise, one number at a time
+def check_draw() -> None:
+    rng = test_rng("p4-draw")
+    q, eps = Gaussian(normal(rng, 4, 3), 0.5 * normal(rng, 4, 3)), normal(rng, 6, 4, 3)
+    expected = eps.clone()
+    for s, b, k in torch.cartesian_prod(torch.arange(6), torch.arange(4), torch.arange(3)).tolist():
+        expected[s, b, k] = math.exp(q.log_sigma[b, k]) * eps[s, b, k] + q.mu[b, k]
+    scaled = lambda factor: q.mu + factor * eps
+    slips = {
+        "the noise is left out; the mean is not a draw": scaled(0),
+        "log_sigma is taken for a log-variance; here there is no 1/2": scaled(
+            (q.log_sigma / 2).exp()
+        ),
+        "the noise is multiplied by the variance": scaled((2 * q.log_sigma).exp()),
+        "the noise is multiplied by log_sigma; exp() is missing": scaled(q.log_sigma),
+        "the noise is divided by sigma": scaled((-q.log_sigma).exp()),
+        "only the first of the S draws is used": expected[0],
+        "the draws are averaged": expected.mean(0),
+    }
+    look = "a standard normal number is stretched by sigma, then moved by mu"
+    check_close(
+        "reparameterise", reparameterise(q, eps), expected, slips, axes="S, B, K", look=look
+    )
+
+
+check_draw()
+
 
 # %% nbgrader={"grade_id": "p4-draw-hidden", "grade": true, "points": 1} course={"tests": ["reparameterise"]}
 # Hidden test: the gradients that reach mu and log_sigma
 # 1 point
 ### BEGIN HIDDEN TESTS
-rng = test_rng("p4-draw-hidden")
-draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
-q, eps, c = Gaussian(draw(4, 3), 0.5 * draw(4, 3)), draw(6, 4, 3), draw(6, 4, 3)
-_, grads = vjp(reparameterise, (q, eps), c)
-check_close("gradient by mu", grads[0], c.sum(0), look="no .detach(), no torch.no_grad(), no .data")
-check_close(
-    "gradient by log_sigma",
-    grads[1],
-    (c * eps).sum(0) * q.log_sigma.exp(),
-    look="sigma = exp(log_sigma) must stay in the graph",
-)
+def check_draw_hidden() -> None:
+    rng = test_rng("p4-draw-hidden")
+    q, eps = Gaussian(normal(rng, 4, 3), 0.5 * normal(rng, 4, 3)), normal(rng, 6, 4, 3)
+    c = normal(rng, 6, 4, 3)
+    by_mu, by_log_sigma, _ = vjp(reparameterise, (q, eps), c)[1]
+    look = "no .detach(), .data, .item() or torch.no_grad() between q and z"
+    check_close("gradient by mu", by_mu, c.sum(0), look=look)
+    expected = (c * eps).sum(0) * q.log_sigma.exp()
+    check_close("gradient by log_sigma", by_log_sigma, expected, look=look)
+
+
+check_draw_hidden()
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.3 Pixels, some of them unseen (2 + 1 points)
+#
+# $\log p(x\mid z)$ for independent binary pixels, $P(x_d=1)=\mathrm{sigmoid}(\text{logits}_d)$, where only the pixels with
+# `observed` true count: an unseen pixel contributes nothing, because integrating it out leaves a factor 1. Logits of a
+# trained decoder reach $\pm 100$ and more. In float32 $\mathrm{sigmoid}(17)$ is already exactly 1, so
+# $\log(1-\mathrm{sigmoid}(17))=-\infty$: do not form the probabilities.
+
+
+# %% nbgrader={"grade_id": "p4-pixels", "solution": true}
+def bernoulli_log_lik(x: Tensor, logits: Tensor, observed: Tensor) -> Tensor:
+    """log p(x | z) of the observed pixels, nats, finite for logits of any size.
+
+    x (B, D), 0.0 or 1.0; logits (S, B, D); observed (B, D), bool. Returns (S, B).
+    """
+    ### BEGIN SOLUTION
+    per_pixel = x * logits - F.softplus(logits)  # (S, B, D)
+    return (per_pixel * observed).sum(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-pixels-test", "grade": true, "points": 2} course={"tests": ["bernoulli_log_lik"]}
+# Visible test, 2 points: one pixel at a time, by the definition; then logits of 40
+def check_pixels() -> None:
+    rng = test_rng("p4-pixels")
+    logits = 2 * normal(rng, 3, 4, 6)
+    x = (normal(rng, 4, 6) > 0).double()
+    observed = normal(rng, 4, 6) > -0.5
+    p = 1 / (1 + (-logits).exp())
+    each = torch.where(x == 1, p, 1 - p).log()  # (S, B, D)
+    expected = torch.where(observed, each, 0.0).sum(-1)
+    twice = torch.where(observed, x * p - (1 + p.exp()).log(), 0.0)
+    slips = {
+        "the sigmoid is taken twice; a ..._with_logits function wants the logits": twice.sum(-1),
+        "the pixels are averaged; log p(x | z) is a sum over pixels": torch.where(
+            observed, each, 0.0
+        ).mean(-1),
+        "the sum is divided by the number of observed pixels": expected / observed.sum(-1),
+        "unseen pixels are counted": each.sum(-1),
+        "the mask is the wrong way round; observed is True where a pixel counts": each.sum(-1)
+        - expected,
+        "a cross-entropy is returned; it is minus the log-likelihood": -expected,
+        "x = 0 and x = 1 change places": torch.where(
+            observed, torch.where(x == 1, 1 - p, p).log(), 0.0
+        ).sum(-1),
+        "only the pixels with x = 1 are counted": torch.where(observed, x * each, 0.0).sum(-1),
+        "an unseen pixel is given the logit 0, which still costs log 2": expected
+        - math.log(2) * (~observed).sum(-1),
+        "the draws and the batch are summed too": expected.sum(),
+        "the pixels are not summed": torch.where(observed, each, 0.0),
+    }
+    got = bernoulli_log_lik(x, logits, observed)
+    look = "log p = sum over observed d of: x log p_d + (1 - x) log(1 - p_d)"
+    check_close("bernoulli_log_lik", got, expected, slips, axes="S, B", look=look)
+    big, seen = torch.full((1, 2, 3), 40.0), torch.ones(2, 3, dtype=torch.bool)
+    off = torch.stack([torch.zeros(3), torch.ones(3)])  # certain, and wrong, then right
+    look = "log-sigmoid through softplus, or F.logsigmoid(l) and F.logsigmoid(-l)"
+    check_close(
+        "logits of 40", bernoulli_log_lik(off, big, seen), torch.tensor([[-120.0, 0.0]]), look=look
+    )
+
+
+check_pixels()
+
+
+# %% nbgrader={"grade_id": "p4-pixels-hidden", "grade": true, "points": 1} course={"tests": ["bernoulli_log_lik"]}
+# Hidden test: logits of several hundred of both signs in float32, rows without any observed pixel
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_pixels_hidden() -> None:
+    from homework1.oracles import bernoulli_log_pmf
+
+    rng = test_rng("p4-pixels-hidden")
+    logits = (150 * normal(rng, 4, 5, 7)).float()
+    x = (normal(rng, 5, 7) > 0).float()
+    observed = normal(rng, 5, 7) > -0.5
+    observed[2] = False
+    got = bernoulli_log_lik(x, logits, observed)
+    check_close(
+        "bernoulli_log_lik", got, bernoulli_log_pmf(x, logits, observed).float(), axes="S, B"
+    )
+
+
+check_pixels_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.4 Points, with a scale for every axis (2 + 1 points)
+#
+# The likelihood of a VAE for points: $x\mid z\sim\mathcal N\big(\text{mean}(z),\ \mathrm{diag}\,\sigma_d^2\big)$, with one learned
+# $\log\sigma_d$ for every data dimension. All constants count, because we shall compare with an exact log-density.
+
+
+# %% nbgrader={"grade_id": "p4-points", "solution": true}
+def gaussian_log_lik(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """log N(x; mean, diag exp(2 log_scale)), nats, with every constant.
+
+    x (B, D); mean (S, B, D); log_scale (D,). Returns (S, B).
+    """
+    ### BEGIN SOLUTION
+    u = (x - mean) * (-log_scale).exp()  # (S, B, D)
+    return -(0.5 * u.square() + log_scale + 0.5 * math.log(2 * math.pi)).sum(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-points-test", "grade": true, "points": 2} course={"tests": ["gaussian_log_lik"]}
+# Visible test, 2 points: as the log of a product of D densities
+def check_points() -> None:
+    rng = test_rng("p4-points")
+    x, mean, log_scale = normal(rng, 4, 3), normal(rng, 5, 4, 3), 0.5 * normal(rng, 3)
+
+    def by_product(var: Tensor) -> Tensor:
+        bell = (-((x - mean) ** 2) / (2 * var)).exp() / (2 * math.pi * var).sqrt()
+        return bell.prod(-1).log()
+
+    expected = by_product((2 * log_scale).exp())
+    two_pi = math.log(2 * math.pi)
+    slips = {
+        "exp(log_scale) is taken for the variance; it is the standard deviation": by_product(
+            log_scale.exp()
+        ),
+        "the constant -(D/2) log(2 pi) is missing": expected + 1.5 * two_pi,
+        "the constant is added once; every one of the D dimensions has its own": expected + two_pi,
+        "the constant -(D/2) log(2 pi) is added in every dimension, D times": expected - 3 * two_pi,
+        "the term -sum(log_scale) is missing; a wide Gaussian is a low one": expected
+        + log_scale.sum(),
+        "log_scale has the wrong sign": expected + 2 * log_scale.sum(),
+        "the factor 1/2 of the square is missing": 2 * expected + 1.5 * two_pi + log_scale.sum(),
+        "half of log_scale is subtracted; that would be right for a log-variance": expected
+        + log_scale.sum() / 2,
+        "the dimensions are averaged": expected / 3,
+    }
+    look = "log N = -(x - mean)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2, summed over d"
+    got = gaussian_log_lik(x, mean, log_scale)
+    check_close("gaussian_log_lik", got, expected, slips, axes="S, B", look=look)
+
+
+check_points()
+
+
+# %% nbgrader={"grade_id": "p4-points-hidden", "grade": true, "points": 1} course={"tests": ["gaussian_log_lik"]}
+# Hidden test: twenty dimensions, points far away from the mean, scales from 0.01 to 100
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_points_hidden() -> None:
+    from homework1.oracles import normal_log_pdf
+
+    rng = test_rng("p4-points-hidden")
+    x, mean, log_scale = 10 * normal(rng, 3, 20), normal(rng, 2, 3, 20), normal(rng, 20)
+    log_scale = (2 * log_scale).clamp(-4.6, 4.6)
+    got = gaussian_log_lik(x, mean, log_scale)
+    check_close("gaussian_log_lik", got, normal_log_pdf(x, mean, log_scale).sum(-1), axes="S, B")
+
+
+check_points_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.5 The scale that fits best (1 + 0 points)
+#
+# For given means, which `log_scale` maximises $\sum_b\log\mathcal N(x_b;\text{mean}_b,\mathrm{diag}\,\sigma_d^2)$? Set the derivative
+# by $\log\sigma_d$ to zero. A decoder with a *fixed* scale gets this wrong in one direction or the other, and that is a
+# hidden $\beta$: the squared error is weighted by $1/(2\sigma^2)$ against the KL.
+
+
+# %% nbgrader={"grade_id": "p4-scale", "solution": true}
+def best_log_scale(x: Tensor, mean: Tensor) -> Tensor:
+    """The log_scale of largest likelihood for given means, one for every data dimension.
+
+    x, mean (B, D). Returns (D,).
+    """
+    ### BEGIN SOLUTION
+    return 0.5 * (x - mean).square().mean(0).log()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-scale-test", "grade": true, "points": 1} course={"tests": ["best_log_scale"]}
+# Visible test, 1 point: a search over a fine grid of scales
+def check_scale() -> None:
+    rng = test_rng("p4-scale")
+    x, mean = normal(rng, 50, 3) * torch.tensor([0.3, 1.0, 2.0]) + 0.4, normal(rng, 50, 3)
+    low, high = (
+        torch.full((3,), -4.0, dtype=torch.float64),
+        torch.full((3,), 4.0, dtype=torch.float64),
+    )
+    for _ in range(200):  # golden-section search in every dimension at once
+        a, b = high - 0.618034 * (high - low), low + 0.618034 * (high - low)
+        nll = lambda s: ((x - mean) ** 2 / (2 * (2 * s).exp()) + s).sum(0)
+        low, high = torch.where(nll(a) < nll(b), low, a), torch.where(nll(a) < nll(b), b, high)
+    expected, error = (low + high) / 2, x - mean
+    slips = {
+        "the log of the variance is returned; the log of sigma is half of it": 2 * expected,
+        "sigma itself is returned, not its log": expected.exp(),
+        "all dimensions share one scale": error.square().mean().log() / 2,
+        "the mean of the errors is taken off (std, var); their squares count as they are": error.std(
+            0
+        ).log(),
+        "the mean of the errors is taken off (std, var) ": error.std(0, correction=0).log(),
+        "absolute errors are averaged; that is the scale of a Laplace density": error.abs()
+        .mean(0)
+        .log(),
+        "the squares are summed over the batch, not averaged": error.square().sum(0).log() / 2,
+        "the average runs over the dimensions instead of the batch": error.square().mean(-1).log()
+        / 2,
+    }
+    look = "0 = d/dlog_sigma of sum_b [-(x - mean)^2 / (2 sigma^2) - log_sigma]"
+    check_close(
+        "best_log_scale", best_log_scale(x, mean), expected, slips, axes="D", look=look, atol=1e-6
+    )
+
+
+check_scale()
+
+# %% [markdown]
+# ### 4.6 The bound and its two knobs (2 + 1 points)
+#
+# From `S` draws and the KL of every coordinate, return the two parts of the bound for every example and the objective
+# $$\frac1B\sum_b \text{recon}_b \;-\; \beta\sum_{k=1}^K \max\Big(\lambda,\ \frac1B\sum_b \mathrm{KL}_{bk}\Big).$$
+# $\beta$ weighs the rate against the reconstruction (Higgins et al., 2017). $\lambda$ is called *free bits*, here in nats
+# (Kingma et al., 2016): a coordinate whose KL, **averaged over the batch**, lies below $\lambda$ is not pushed any lower, so that a
+# coordinate is not given up before the decoder has found a use for it. `rate` stays the true KL, whatever the knobs say.
+
+
+# %% nbgrader={"grade_id": "p4-terms", "solution": true}
+def bound_terms(log_lik: Tensor, kl: Tensor, beta: float, free: float) -> BoundTerms:
+    """The parts of a bound, and the objective to be maximised, nats.
+
+    log_lik (S, B), log p(x | z) of S draws; kl (B, K); beta >= 0; free >= 0, nats per coordinate.
+    Returns BoundTerms(recon (B,), rate (B,), objective ()).
+    """
+    ### BEGIN SOLUTION
+    recon = log_lik.mean(0)
+    paid = kl.mean(0).clamp(min=free).sum()
+    return BoundTerms(recon, kl.sum(-1), recon.mean() - beta * paid)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-terms-test", "grade": true, "points": 2} course={"tests": ["bound_terms"]}
+# Visible test, 2 points: sums written as loops; the floor lies above some coordinates and below others
+def check_terms() -> None:
+    rng = test_rng("p4-terms")
+    log_lik, kl, beta, free = normal(rng, 3, 5) - 4, normal(rng, 5, 4).square(), 0.7, 0.0
+    kl = kl * torch.tensor([2.0, 0.1, 1.0, 0.05])
+    free = float(kl.mean(0).median()) + 0.1
+    recon = torch.stack([sum(log_lik[:, b]) / 3 for b in range(5)])
+    rate = torch.stack([sum(kl[b]) for b in range(5)])
+    paid = sum(max(free, float(sum(kl[:, k]) / 5)) for k in range(4))
+    got = bound_terms(log_lik, kl, beta, free)
+    check_named("bound_terms", got, BoundTerms)
+    slips = {
+        "the draws are summed; average them": 3 * recon,
+        "the average runs over the batch; recon has one number for every example": log_lik.mean(-1),
+        "everything is averaged; recon has one number for every example": recon.mean(),
+    }
+    check_close("bound_terms(...).recon", got.recon, recon, slips, axes="B")
+    slips = {
+        "the coordinates are averaged; a KL adds up over coordinates": rate / 4,
+        "beta is in it; the rate is the true KL": beta * rate,
+        "the floor is in it; the rate is the true KL": kl.clamp(min=free).sum(-1),
+        "everything is averaged; rate has one number for every example": rate.mean(),
+    }
+    check_close("bound_terms(...).rate", got.rate, rate, slips, axes="B")
+    loss = lambda kl_paid: recon.mean() - beta * kl_paid
+    slips = {
+        "free is ignored": loss(rate.mean()),
+        "every example is held above the floor; average over the batch first": loss(
+            kl.clamp(min=free).sum(-1).mean()
+        ),
+        "the sum over coordinates is held above the floor; each coordinate has its own": loss(
+            rate.mean().clamp(min=free)
+        ),
+        "min stands for max: what lies above the floor is cut off": loss(
+            kl.mean(0).clamp(max=free).sum()
+        ),
+        "the floor is subtracted; a coordinate above it pays in full": loss(
+            (kl.mean(0) - free).relu().sum()
+        ),
+        "beta is left out": recon.mean() - paid,
+        "beta stands at the reconstruction": beta * recon.mean() - paid,
+        "the signs are those of a loss; the objective is to be maximised": -loss(paid),
+        "the KL is added": recon.mean() + beta * paid,
+        "the coordinates are averaged": loss(paid / 4),
+    }
+    look = "kl (B, K): first the mean over B, then the floor, then the sum over K"
+    expected = loss(torch.tensor(paid, dtype=torch.float64))
+    check_close("bound_terms(...).objective", got.objective, expected, slips, look=look)
+
+
+check_terms()
+
+
+# %% nbgrader={"grade_id": "p4-terms-hidden", "grade": true, "points": 1} course={"tests": ["bound_terms"]}
+# Hidden test: one draw, beta = 1 and no floor give the mean ELBO; no floor and another beta; all coordinates below the floor
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_terms_hidden() -> None:
+    rng = test_rng("p4-terms-hidden")
+    log_lik, kl = 10 * normal(rng, 1, 6), normal(rng, 6, 7).square()
+    plain = bound_terms(log_lik, kl, 1.0, 0.0)
+    check_named("bound_terms", plain, BoundTerms)
+    elbo = log_lik.numpy()[0] - kl.numpy().sum(1)
+    check_close("recon - rate", plain.recon - plain.rate, torch.from_numpy(elbo), axes="B")
+    check_close("objective, beta 1, free 0", plain.objective, torch.tensor(elbo.mean()))
+    off = bound_terms(log_lik, kl, 0.0, 1.0).objective
+    check_close("objective, beta 0", off, torch.tensor(log_lik.numpy().mean()))
+    floor = bound_terms(log_lik, kl, 2.0, 50.0).objective  # seven coordinates below the floor
+    check_close("objective below the floor", floor, torch.tensor(log_lik.numpy().mean() - 700.0))
+
+
+check_terms_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.7 The log-weight of a draw (2 + 1 points)
+#
+# $\log w = \log p(x\mid z)+\log p(z)-\log q(z\mid x)$ for `S` draws, with the prior `p` as general as in 4.1. The constants
+# $\log 2\pi$ of prior and encoder cancel; the scales do not.
+
+
+# %% nbgrader={"grade_id": "p4-weights", "solution": true}
+def log_weights(log_lik: Tensor, z: Tensor, q: Gaussian, p: Gaussian) -> Tensor:
+    """log p(x | z) + log p(z) - log q(z | x), nats.
+
+    log_lik (S, B); z (S, B, K), drawn from q; q: mu, log_sigma (B, K); p: mu, log_sigma (K,).
+    Returns (S, B).
+    """
+    ### BEGIN SOLUTION
+    bell = lambda g: -0.5 * ((z - g.mu) * (-g.log_sigma).exp()).square() - g.log_sigma  # (S, B, K)
+    return log_lik + (bell(p) - bell(q)).sum(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-weights-test", "grade": true, "points": 2} course={"tests": ["log_weights"]}
+# Visible test, 2 points: as the log of a ratio of densities, one coordinate at a time
+def check_weights() -> None:
+    rng = test_rng("p4-weights")
+    log_lik = normal(rng, 5, 4) - 10
+    q = Gaussian(normal(rng, 4, 3), 0.4 * normal(rng, 4, 3))
+    p = Gaussian(normal(rng, 3), 0.4 * normal(rng, 3))
+    z = normal(rng, 5, 4, 3)
+
+    def log_density(g: Gaussian, sigma: Tensor, reduce: Callable = torch.sum) -> Tensor:
+        bell = (-((z - g.mu) ** 2) / (2 * sigma**2)).exp() / (sigma * math.sqrt(2 * math.pi))
+        return reduce(bell.log(), -1)
+
+    sigma_q, sigma_p, unit = q.log_sigma.exp(), p.log_sigma.exp(), Gaussian(0 * p.mu, 0 * p.mu)
+    log_p, log_q = log_density(p, sigma_p), log_density(q, sigma_q)
+    expected = log_lik + log_p - log_q
+    slips = {
+        "log q has the wrong sign; a weight divides by q": log_lik + log_p + log_q,
+        "log p(z) has the wrong sign": log_lik - log_p - log_q,
+        "prior and encoder change places": log_lik - log_p + log_q,
+        "log q(z | x) is left out": log_lik + log_p,
+        "the prior is left out": log_lik - log_q,
+        "log p(x | z) is left out": log_p - log_q,
+        "the prior is taken to be N(0, I)": log_lik + log_density(unit, torch.ones(3)) - log_q,
+        "the scales are left out; -log sigma belongs to every Gaussian": expected
+        + p.log_sigma.sum()
+        - q.log_sigma.sum(-1),
+        "-log sigma of q is left out": expected - q.log_sigma.sum(-1),
+        "-log sigma of p is left out": expected + p.log_sigma.sum(),
+        "log_sigma is taken for a log-variance": log_lik
+        + log_density(p, sigma_p.sqrt())
+        - log_density(q, sigma_q.sqrt()),
+        "the coordinates are averaged; densities multiply, so logs add up": log_lik
+        + log_density(p, sigma_p, torch.mean)
+        - log_density(q, sigma_q, torch.mean),
+        "the draws are averaged": expected.mean(0),
+    }
+    look = "log N(z; mu, sigma^2) = -(z - mu)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2, summed over k"
+    check_close(
+        "log_weights", log_weights(log_lik, z, q, p), expected, slips, axes="S, B", look=look
+    )
+
+
+check_weights()
+
+
+# %% nbgrader={"grade_id": "p4-weights-hidden", "grade": true, "points": 1} course={"tests": ["log_weights"]}
+# Hidden test: with the exact posterior as q the log-weight is log p(x) for every draw
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_weights_hidden() -> None:
+    from homework1.oracles import factor_model
+
+    rng = test_rng("p4-weights-hidden")
+    m = factor_model(rng, B=5, K=4)
+    q, p = Gaussian(m.post_mu, m.post_log_sigma), Gaussian(m.prior_mu, m.prior_log_sigma)
+    z = q.mu + q.log_sigma.exp() * normal(rng, 9, 5, 4)
+    got = log_weights(m.log_lik(z), z, q, p)
+    check_close("log_weights", got, m.evidence.expand(9, 5), axes="S, B", rtol=1e-9)
+
+
+check_weights_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.8 The importance-weighted bound, for every k at once (1 + 1 points)
+#
+# $$\mathcal L_k = \mathbb E\Big[\log\frac1k\sum_{i=1}^k w_i\Big],\qquad \mathcal L_1=\text{ELBO}\le\mathcal L_2\le\dots\le\log p(x)$$
+# (Burda et al., 2016). From `S` draws we get $\mathcal L_k$ for any $k\le S$: split the draws into groups of `k` that follow each other
+# (draws $0\dots k-1$, then $k\dots 2k-1$, ...), form the bound in every group, average over the groups. An incomplete last group is
+# dropped. The weights of MNIST are near $e^{-90}$, those of a colour image near $e^{-5000}$: stay in log space.
+
+
+# %% nbgrader={"grade_id": "p4-iw", "solution": true}
+def iw_bound(log_w: Tensor, k: int) -> Tensor:
+    """Importance-weighted bound with k draws, averaged over the floor(S / k) whole groups, nats.
+
+    log_w (S, B); 1 <= k <= S. Returns (B,). Finite wherever log_w is.
+    """
+    ### BEGIN SOLUTION
+    S, B = log_w.shape
+    groups = log_w[: S - S % k].reshape(-1, k, B)
+    return (groups.logsumexp(1) - math.log(k)).mean(0)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-iw-test", "grade": true, "points": 1} course={"tests": ["iw_bound"]}
+# Visible test, 1 point: 7 draws in groups of 3 by the definition, for moderate weights
+def check_iw() -> None:
+    rng = test_rng("p4-iw")
+    log_w = normal(rng, 7, 4) - 3
+    group = lambda rows: (log_w[rows].exp().sum(0) / len(rows)).log()
+    expected = (group([0, 1, 2]) + group([3, 4, 5])) / 2
+    log_mean = (log_w[:6].exp().sum(0) / 6).log()
+    slips = {
+        "-log k is missing: the weights are summed, not averaged": expected + math.log(3),
+        "log S is subtracted instead of log k": expected + math.log(3) - math.log(7),
+        "log k is added": expected + 2 * math.log(3),
+        "the log is taken before the mean; that is the ELBO, k = 1": log_w[:6].mean(0),
+        "the log is taken before the mean; that is the ELBO, k = 1 (and the last draw is used)": log_w.mean(
+            0
+        ),
+        "k is ignored: all S draws are one group": (log_w.exp().sum(0) / 7).log(),
+        "the groups are merged before the log": log_mean,
+        "only the first group is used": group([0, 1, 2]),
+        "the last, incomplete group is used as well": (
+            group([0, 1, 2]) + group([3, 4, 5]) + log_w[6]
+        )
+        / 3,
+        "the groups are every other draw; they are draws that follow each other": (
+            group([0, 2, 4]) + group([1, 3, 5])
+        )
+        / 2,
+        "the largest weight stands for the mean": (log_w[:3].amax(0) + log_w[3:6].amax(0)) / 2,
+        "the batch is averaged too": expected.mean(),
+    }
+    look = "logsumexp over the k draws of a group, minus log k, then the mean over the groups"
+    check_close("iw_bound", iw_bound(log_w, 3), expected, slips, axes="B", look=look)
+
+
+check_iw()
+
+
+# %% nbgrader={"grade_id": "p4-iw-hidden", "grade": true, "points": 1} course={"tests": ["iw_bound"]}
+# Hidden test: weights near exp(-5000) and exp(+5000), k = 1, k = S, and one weight that outweighs the others by far
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_iw_hidden() -> None:
+    from homework1.oracles import grouped_log_mean_exp
+
+    rng = test_rng("p4-iw-hidden")
+    for k, shift in ((1, 0.0), (4, -5000.0), (10, 5000.0), (3, -90.0)):
+        log_w = 30 * normal(rng, 10, 3) + shift
+        got = iw_bound(log_w, k)
+        check_close(f"iw_bound, k = {k}", got, grouped_log_mean_exp(log_w, k), axes="B", rtol=1e-9)
+
+
+check_iw_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## Part B: two dimensions, where the truth is known
+#
+# ### 4.9 A posterior that can be computed (2 + 1 points)
+#
+# One latent coordinate, $z\sim\mathcal N(m,s^2)$, and a linear decoder $x\mid z\sim\mathcal N\big(wz+b,\ \mathrm{diag}\,\sigma_d^2\big)$ with
+# $w,b\in\mathbb R^D$. As a function of $z$, $\log p(z)+\log p(x\mid z)$ is a parabola, so the posterior is Gaussian. Complete the square: what is
+# the coefficient of $z^2$, and what that of $z$? Then set $w=0$ in your result. That is the whole theory of a latent
+# that is ignored; you will meet it in 4.15.
+
+
+# %% nbgrader={"grade_id": "p4-posterior", "solution": true}
+def linear_posterior(x: Tensor, w: Tensor, b: Tensor, log_scale: Tensor, p: Gaussian) -> Gaussian:
+    """The exact posterior of a one-dimensional latent under a linear decoder.
+
+    x (B, D); w, b, log_scale (D,): x | z ~ N(w z + b, diag exp(2 log_scale)); p: the prior of z,
+    mu and log_sigma (1,). Returns Gaussian(mu (B, 1), log_sigma (B, 1)).
+    """
+    ### BEGIN SOLUTION
+    weight = w * (-2 * log_scale).exp()  # (D,)
+    prior_precision = (-2 * p.log_sigma).exp()  # (1,)
+    precision = prior_precision + (w * weight).sum()
+    mu = (prior_precision * p.mu + ((x - b) * weight).sum(-1, keepdim=True)) / precision
+    return Gaussian(mu, (-0.5 * precision.log()).expand_as(mu))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-posterior-test", "grade": true, "points": 2} course={"tests": ["linear_posterior"]}
+# Visible test, 2 points: mean and standard deviation of the posterior on a fine grid of z
+def check_posterior() -> None:
+    rng = test_rng("p4-posterior")
+    w, b, log_scale = normal(rng, 3) + 1, normal(rng, 3), 0.3 * normal(rng, 3)
+    p = Gaussian(normal(rng, 1), 0.3 * normal(rng, 1))
+    x = normal(rng, 4, 3) + b
+
+    def on_grid(b: Tensor, scale: Tensor, p: Gaussian) -> Gaussian:
+        z = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]  # (G, 1)
+        log_joint = -((x[:, None] - w * z - b) ** 2 / (2 * scale**2)).sum(-1)  # (B, G)
+        log_joint = log_joint - ((z - p.mu) ** 2 / (2 * (2 * p.log_sigma).exp()))[:, 0]
+        weight = log_joint.softmax(-1)
+        mu = weight @ z
+        return Gaussian(mu, (weight @ z**2 - mu**2).log() / 2)
+
+    expected = on_grid(b, log_scale.exp(), p)
+    got = linear_posterior(x, w, b, log_scale, p)
+    check_named("linear_posterior", got, Gaussian)
+    precision = (-2 * expected.log_sigma).exp()
+    likelihood_only = precision - (-2 * p.log_sigma).exp()
+    slips = {
+        "the log of the variance is returned": 2 * expected.log_sigma,
+        "sigma is returned, not its log": expected.log_sigma.exp(),
+        "the log of the precision is returned; log sigma is -1/2 of it": -2 * expected.log_sigma,
+        "the sign is wrong: sigma^2 is one over the precision": -expected.log_sigma,
+        "the precision of the prior is left out": -0.5 * likelihood_only.log(),
+        "the prior is taken to have variance 1": -0.5 * (likelihood_only + 1).log(),
+        "log_scale is taken for a log-variance": on_grid(b, (log_scale / 2).exp(), p).log_sigma,
+        "one number is returned; there is one for every example, (B, 1)": expected.log_sigma[0],
+        "the last axis is dropped; it is (B, 1)": expected.log_sigma[:, 0],
+    }
+    look = "1 / sigma^2 = 1 / s^2 + sum_d w_d^2 / sigma_d^2: precisions add up"
+    check_close("log_sigma", got.log_sigma, expected.log_sigma, slips, axes="B, 1", look=look)
+    centred = Gaussian(0 * p.mu, p.log_sigma)
+    slips = {
+        "the mean of the prior is left out": on_grid(b, log_scale.exp(), centred).mu,
+        "b is not subtracted from x": on_grid(0 * b, log_scale.exp(), p).mu,
+        "log_scale is taken for a log-variance": on_grid(b, (log_scale / 2).exp(), p).mu,
+        "the sum is not divided by the precision": expected.mu * precision,
+        "the mean of the prior is not weighted by its precision": expected.mu
+        + (1 - (-2 * p.log_sigma).exp()) * p.mu / precision,
+        "the last axis is dropped; it is (B, 1)": expected.mu[:, 0],
+    }
+    look = "mu = sigma^2 (m / s^2 + sum_d w_d (x_d - b_d) / sigma_d^2)"
+    check_close("mu", got.mu, expected.mu, slips, axes="B, 1", look=look)
+
+
+check_posterior()
+
+
+# %% nbgrader={"grade_id": "p4-posterior-hidden", "grade": true, "points": 1} course={"tests": ["linear_posterior"]}
+# Hidden test: other dimensions, by conditioning the joint Gaussian of (z, x); w = 0 gives the prior back
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_posterior_hidden() -> None:
+    from homework1.oracles import condition_joint_gaussian
+
+    rng = test_rng("p4-posterior-hidden")
+    x, w, b, log_scale = normal(rng, 6, 9), normal(rng, 9), normal(rng, 9), 0.8 * normal(rng, 9)
+    p = Gaussian(3 * normal(rng, 1), normal(rng, 1))
+    got = linear_posterior(x, w, b, log_scale, p)
+    check_named("linear_posterior", got, Gaussian)
+    mu, log_sigma = condition_joint_gaussian(x, w, b, log_scale, *p)
+    check_close("mu", got.mu, mu, axes="B, 1")
+    check_close("log_sigma", got.log_sigma, log_sigma, axes="B, 1")
+    got = linear_posterior(x, 0 * w, b, log_scale, p)
+    check_close("mu for w = 0", got.mu, p.mu.expand(6, 1), axes="B, 1")
+    check_close("log_sigma for w = 0", got.log_sigma, p.log_sigma.expand(6, 1), axes="B, 1")
+
+
+check_posterior_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.10 Put together: the loss of a VAE (2 + 1 points)
+#
+# Here, and in 4.18, you may call your own functions. `model` has the four parts of the named tuple `Model` in the set-up cell:
+# `model.encode(x)`, `model.decode(z)`, `model.log_lik(x, out)` and `model.prior`. The test uses a model with a Laplace likelihood, so that
+# nothing can be taken for granted. Use 4.1, 4.2 and 4.6 (no free bits).
+
+
+# %% nbgrader={"grade_id": "p4-loss", "solution": true}
+def negative_elbo(model: Model, x: Tensor, eps: Tensor, beta: float) -> Tensor:
+    """-(reconstruction - beta KL), averaged over draws and batch: to be minimised, nats.
+
+    x (B, D); eps (S, B, K), standard normal. Returns (), with gradients to all of the model.
+    """
+    ### BEGIN SOLUTION
+    q = model.encode(x)
+    z = reparameterise(q, eps)  # (S, B, K)
+    log_lik = model.log_lik(x, model.decode(z))  # (S, B)
+    return -bound_terms(log_lik, gaussian_kl(q, model.prior), beta, 0.0).objective
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-loss-test", "grade": true, "points": 2} course={"tests": ["negative_elbo"], "depends": ["p4-kl", "p4-draw", "p4-terms"]}
+# Visible test, 2 points: a linear model with a Laplace likelihood, example by example and draw by draw
+def check_loss() -> None:
+    rng = test_rng("p4-loss")
+    model, x, eps, beta = toy_model(rng), normal(rng, 4, 3), normal(rng, 5, 4, 2), 0.3
+    q, p = model.encode(x), model.prior
+
+    def mean_log_lik(noise: Tensor) -> Tensor:
+        total = 0.0
+        for s in range(5):
+            for b in range(4):
+                z = q.mu[b] + q.log_sigma[b].exp() * noise[s, b]
+                total = total + model.log_lik(x[b], model.decode(z)) / 20
+        return total
+
+    def mean_kl(p: Gaussian) -> Tensor:
+        normals = (
+            torch.distributions.Normal(q.mu, q.log_sigma.exp()),
+            torch.distributions.Normal(p.mu, p.log_sigma.exp()),
+        )
+        return torch.distributions.kl_divergence(*normals).sum(-1).mean()
+
+    recon, rate = mean_log_lik(eps), mean_kl(p)
+    expected = beta * rate - recon
+    slips = {
+        "the sign is that of the objective; a loss is minimised": -expected,
+        "the KL is subtracted from the loss": -recon - beta * rate,
+        "beta is ignored": rate - recon,
+        "beta stands at the reconstruction": rate - beta * recon,
+        "the noise is not used: z is the mean of q": beta * rate - mean_log_lik(0 * eps),
+        "the first draw serves for all S": beta * rate - mean_log_lik(eps[:1].expand(5, 4, 2)),
+        "the prior is taken to be N(0, I); use model.prior": beta
+        * mean_kl(Gaussian(0 * p.mu, 0 * p.mu))
+        - recon,
+        "the KL is averaged over the latent coordinates": beta * rate / 2 - recon,
+        "the batch is summed, not averaged": 4 * expected,
+        "the draws are summed, not averaged": beta * rate - 5 * recon,
+        "the KL is left out": -recon,
+        "the reconstruction is left out": beta * rate,
+    }
+    look = "-(mean over S and B of log_lik) + beta * (mean over B of the KL, summed over K)"
+    check_close("negative_elbo", negative_elbo(model, x, eps, beta), expected, slips, look=look)
+
+
+check_loss()
+
+
+# %% nbgrader={"grade_id": "p4-loss-hidden", "grade": true, "points": 1} course={"tests": ["negative_elbo"], "depends": ["p4-kl", "p4-draw", "p4-terms"]}
+# Hidden test: the gradient of the loss by x and by the noise, against finite differences
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_loss_hidden() -> None:
+    from homework1.oracles import toy_loss_gradients
+
+    rng = test_rng("p4-loss-hidden")
+    model, x, eps = toy_model(rng), normal(rng, 3, 3), normal(rng, 2, 3, 2)
+    one = torch.ones((), dtype=torch.float64)
+    by_x, by_eps = vjp(negative_elbo, (model, x, eps, 0.5), one)[1]
+    want_x, want_eps = toy_loss_gradients(model, x, eps, 0.5)
+    look = "z must depend on the encoder: nothing may be detached between x and the loss"
+    check_close("gradient by x", by_x, want_x, axes="B, D", look=look, rtol=1e-5, atol=1e-7)
+    check_close(
+        "gradient by eps", by_eps, want_eps, axes="S, B, K", look=look, rtol=1e-5, atol=1e-7
+    )
+
+
+check_loss_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### Two data sets and what must come out
+#
+# **Ring**: angle uniform, radius $\mathcal N(2, 0.15^2)$. **Pillow**: two independent Gaussian coordinates. Both log-densities are known, so for both we
+# know the best score that any model can reach, $\mathbb E_{p}[\log p(x)]$, minus the entropy. Since
+# $$\mathbb E_{p}[\text{bound}(x)]\;\le\;\mathbb E_p[\log p_\theta(x)]\;=\;\mathbb E_p[\log p(x)]-\mathrm{KL}(p\,\|\,p_\theta)\;\le\;\mathbb E_p[\log p(x)],$$
+# a bound above it (by more than the noise of the estimate) is a bug, however good it looks.
+#
+# **Predict first:** for each of the two, will the rate be zero, or not? Why?
+#
+# The cell trains one VAE on each with your loss, about 15 s each on a CPU. (You may change everything in this cell except the
+# network and the file names.)
+
+
+# %% tags=["train"]
+def train_points(data: Ring | Pillow, file: str, steps: int, seed: int) -> PointVae:
+    """Train a PointVae on fresh samples with negative_elbo; resume if interrupted; save the weights."""
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    net = make_point_vae()
+    model = Model(net.encode, net.decode, lambda x, out: gaussian_log_lik(x, *out), STANDARD_2D)
+
+    def loss(x: Tensor) -> Tensor:
+        return negative_elbo(model, x, torch.randn(1, len(x), 2, generator=rng), 1.0)
+
+    batches = iter(lambda: data.sample(256, rng), None)
+    cfg = Fit(steps, lr=5e-3, schedule="one_cycle")
+    checkpoint = Path(FOLDER) / file.replace(".safetensors", ".checkpoint")
+    for _ in progress(fit(loss, net, batches, cfg, checkpoint, rng), steps, file):
+        pass
+    save_weights(file, net, folder=".")
+    return net
+
+
+STANDARD_2D = Gaussian(torch.zeros(2), torch.zeros(2))
+ring_vae = train_points(Ring(), RING_FILE, STEPS_2D, SEED)
+pillow_vae = train_points(Pillow(), PILLOW_FILE, STEPS_2D, SEED)
+
+# %% [markdown]
+# Your functions now score your model. Read the table: exact on the left, then bounds from below; the last column is the rate.
+
+
+# %% tags=["train"]
+@torch.no_grad()
+def score_points(
+    data: Ring | Pillow, net: PointVae, n: int, draws: int, seed: int
+) -> dict[str, float]:
+    """Exact score, ELBO, bound with all draws and rate on n fresh points, nats."""
+    rng = torch.Generator().manual_seed(seed)
+    x = data.sample(n, rng)
+    q = net.encode(x)
+    z = reparameterise(q, torch.randn(draws, n, 2, generator=rng))
+    log_lik = gaussian_log_lik(x, *net.decode(z))
+    log_w = log_weights(log_lik, z, q, STANDARD_2D)
+    rate = gaussian_kl(q, STANDARD_2D).sum(-1)
+    values = data.log_prob(x), iw_bound(log_w, draws), log_lik.mean(0) - rate, rate
+    return dict(
+        zip(("exact", f"bound, k = {draws}", "ELBO", "rate"), (float(v.mean()) for v in values))
+    )
+
+
+for data, net in ((Ring(), ring_vae), (Pillow(), pillow_vae)):
+    print(
+        type(data).__name__,
+        {key: round(v, 3) for key, v in score_points(data, net, 2_000, 100, 1).items()},
+    )
+
+# %% tags=["train"]
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.9))
+for i, (data, net) in enumerate(((Ring(), ring_vae), (Pillow(), pillow_vae))):
+    rng_2d = torch.Generator().manual_seed(2)
+    points = data.sample(1_500, rng_2d)
+    with torch.no_grad():
+        mean, log_scale = net.decode(torch.randn(1_500, 2, generator=rng_2d))
+        fakes = mean + log_scale.exp() * torch.randn(1_500, 2, generator=rng_2d)
+        codes = net.encode(points).mu
+    axes[2 * i].scatter(*points.T, s=2, color=DATA, label="data")
+    axes[2 * i].scatter(*fakes.T, s=2, color=MODEL, label="model")
+    axes[2 * i].set(
+        title=f"{type(data).__name__}: samples", xlabel="$x_1$", ylabel="$x_2$", aspect="equal"
+    )
+    axes[2 * i + 1].scatter(*codes.T, s=2, color=DATA)
+    axes[2 * i + 1].set(
+        title="means of q(z | x)",
+        xlabel="$z_1$",
+        ylabel="$z_2$",
+        xlim=(-3.5, 3.5),
+        ylim=(-3.5, 3.5),
+    )
+axes[0].legend(markerscale=4, fontsize=8)
+fig.tight_layout()
+
+# %% [markdown]
+# ### 4.11 The mixture of all encoders (2 + 0 points)
+#
+# A decoder is fed from the prior when we sample, and from $q(z)=\frac1N\sum_n q(z\mid x_n)$, the *aggregate posterior*, while it is trained. If the two differ, samples come from
+# places that the decoder has never seen. Return $\log q(z)$.
+
+
+# %% nbgrader={"grade_id": "p4-aggregate", "solution": true}
+def aggregate_log_prob(z: Tensor, q: Gaussian) -> Tensor:
+    """log of the mean over N examples of N(z; mu_n, diag sigma_n^2), nats, with every constant.
+
+    z (M, K); q: mu, log_sigma (N, K). Returns (M,). Finite for points far from every mean.
+    """
+    ### BEGIN SOLUTION
+    u = (z[:, None] - q.mu) * (-q.log_sigma).exp()  # (M, N, K)
+    log_q = -(0.5 * u.square() + q.log_sigma + 0.5 * math.log(2 * math.pi)).sum(-1)
+    return log_q.logsumexp(1) - math.log(len(q.mu))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-aggregate-test", "grade": true, "points": 2} course={"tests": ["aggregate_log_prob"]}
+# Visible test, 2 points: the mixture density summed up component by component; then a point far away
+def check_aggregate() -> None:
+    rng = test_rng("p4-aggregate")
+    z, q = normal(rng, 6, 2), Gaussian(normal(rng, 5, 2), 0.4 * normal(rng, 5, 2))
+    sigma = q.log_sigma.exp()
+    bell = lambda n, s: (
+        (-((z - q.mu[n]) ** 2) / (2 * s[n] ** 2)).exp() / (s[n] * math.sqrt(2 * math.pi))
+    )
+    densities = torch.stack([bell(n, sigma).prod(-1) for n in range(5)])  # (N, M)
+    expected = (sum(densities) / 5).log()
+    half = torch.stack([bell(n, sigma.sqrt()).prod(-1) for n in range(5)])
+    slips = {
+        "-log N is missing; the components share the mass": sum(densities).log(),
+        "the logs are averaged; the densities are to be averaged": densities.log().mean(0),
+        "the coordinates are mixed one by one; mix whole densities": torch.stack(
+            [bell(n, sigma) for n in range(5)]
+        )
+        .mean(0)
+        .log()
+        .sum(-1),
+        "log_sigma is taken for a log-variance": half.mean(0).log(),
+        "the constant -(K/2) log(2 pi) is missing": expected + math.log(2 * math.pi),
+        "-log sigma of the components is missing": (densities * sigma.prod(-1)[:, None])
+        .mean(0)
+        .log(),
+        "the average runs over the points z": densities.mean(1).log(),
+        "the coordinates are averaged": (densities.log() / 2).logsumexp(0) - math.log(5),
+    }
+    look = "log-densities (M, N), then logsumexp over N, then minus log N"
+    check_close(
+        "aggregate_log_prob", aggregate_log_prob(z, q), expected, slips, axes="M", look=look
+    )
+    far, unit = (
+        torch.full((1, 2), 60.0, dtype=torch.float64),
+        Gaussian(torch.zeros(3, 2).double(), torch.zeros(3, 2).double()),
+    )
+    expected = torch.tensor([-3600.0 - math.log(2 * math.pi)], dtype=torch.float64)
+    check_close("a point 60 sigma away", aggregate_log_prob(far, unit), expected, look="logsumexp")
+
+
+check_aggregate()
+
+# %% [markdown]
+# ### 4.12 What the rate is spent on (1 + 1 points)
+#
+# Take one draw $z_n\sim q(z\mid x_n)$ for every example. The mean rate splits exactly into two parts (Hoffman & Johnson, 2016),
+# $$\underbrace{\tfrac1N\sum_n\mathbb E\,\log\frac{q(z\mid x_n)}{p(z)}}_{\text{mean rate}}
+#  = \underbrace{\tfrac1N\sum_n\mathbb E\,\log\frac{q(z\mid x_n)}{q(z)}}_{\text{information of }z\text{ about }n,\ \le\ \log N}
+#  + \underbrace{\mathrm{KL}\big(q(z)\,\|\,p(z)\big)}_{\text{mismatch that sampling suffers from}}.$$
+# Estimate both from the three log-densities of the draws. The information can be no more than $\log N$, so clip it there: an estimate above is noise.
+
+
+# %% nbgrader={"grade_id": "p4-split", "solution": true}
+def rate_split(log_q: Tensor, log_aggregate: Tensor, log_p: Tensor) -> RateSplit:
+    """Information and mismatch from one draw per example, nats.
+
+    log_q (N,), log q(z_n | x_n); log_aggregate (N,), log q(z_n); log_p (N,), log p(z_n).
+    Returns RateSplit(information (), marginal ()), the information at most log N.
+    """
+    ### BEGIN SOLUTION
+    information = (log_q - log_aggregate).mean().clamp(max=math.log(len(log_q)))
+    return RateSplit(information, (log_aggregate - log_p).mean())
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-split-test", "grade": true, "points": 1} course={"tests": ["rate_split"]}
+# Visible test, 1 point: the two parts
+def check_split() -> None:
+    rng = test_rng("p4-split")
+    log_q, log_aggregate, log_p = (
+        0.3 * normal(rng, 50) + 1,
+        0.3 * normal(rng, 50),
+        0.3 * normal(rng, 50) - 2,
+    )
+    got = rate_split(log_q, log_aggregate, log_p)
+    check_named("rate_split", got, RateSplit)
+    mean = lambda v: sum(v) / 50
+    rate = mean(log_q) - mean(log_p)
+    expected = mean(log_q) - mean(log_aggregate)
+    slips = {
+        "it is the whole rate": rate,
+        "the sign is wrong": -expected,
+        "it is summed over the examples": 50 * expected,
+        "one number for every example is returned": log_q - log_aggregate,
+        "densities are averaged before the log": log_q.exp().mean().log()
+        - log_aggregate.exp().mean().log(),
+    }
+    check_close("rate_split(...).information", got.information, expected, slips)
+    expected = mean(log_aggregate) - mean(log_p)
+    slips = {
+        "it is the whole rate": rate,
+        "the sign is wrong": -expected,
+        "the difference to log_q is taken; the mismatch compares q(z) with p(z)": mean(log_q)
+        - mean(log_aggregate),
+        "it is summed over the examples": 50 * expected,
+        "one number for every example is returned": log_aggregate - log_p,
+    }
+    check_close("rate_split(...).marginal", got.marginal, expected, slips)
+
+
+check_split()
+
+
+# %% nbgrader={"grade_id": "p4-split-hidden", "grade": true, "points": 1} course={"tests": ["rate_split"]}
+# Hidden test: codes so far apart that the estimate of the information passes log N; a negative mismatch stays negative
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_split_hidden() -> None:
+    import numpy as np
+
+    rng = test_rng("p4-split-hidden")
+    log_aggregate, log_p = normal(rng, 30), normal(rng, 30) + 5
+    got = rate_split(log_aggregate + 9 + 0.1 * normal(rng, 30), log_aggregate, log_p)
+    check_named("rate_split", got, RateSplit)
+    text = "the information is at most log N"
+    check_close("information", got.information, torch.tensor(np.log(30.0)), look=text)
+    check_close("marginal", got.marginal, torch.tensor(np.mean((log_aggregate - log_p).numpy())))
+
+
+check_split_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.13 Coordinates that do something (1 + 0 points)
+#
+# Coordinate $k$ is *active* if its posterior mean moves when $x$ does: its variance over the data set (divide by $N$) is above 0.01 (Burda et al., 2016).
+
+
+# %% nbgrader={"grade_id": "p4-active", "solution": true}
+def active_units(mu: Tensor, threshold: float) -> Tensor:
+    """Which latent coordinates have posterior means with a variance above the threshold.
+
+    mu (N, K), the means of q(z | x_n). Returns (K,), bool.
+    """
+    ### BEGIN SOLUTION
+    return mu.var(0, correction=0) > threshold
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-active-test", "grade": true, "points": 1} course={"tests": ["active_units"]}
+# Visible test, 1 point: variances on both sides of the threshold, some with a mean that is far from 0
+def check_active() -> None:
+    rng = test_rng("p4-active")
+    u = normal(rng, 8, 6)
+    u = (u - u.mean(0)) / (u - u.mean(0)).square().mean(0).sqrt()  # variance exactly 1
+    wanted = torch.tensor([2.0, 0.5, 0.011, 0.0095, 0.0, 1e-4], dtype=torch.float64)
+    mu = u * wanted.sqrt() + torch.tensor([0.0, 3.0, 0.0, 0.0, 5.0, -2.0])
+    slips = {
+        "the second moment is used; a constant mean far from 0 carries nothing": mu.square().mean(0)
+        > 0.01,
+        "the standard deviation is compared; it is the variance": mu.std(0, correction=0) > 0.01,
+        "the variance divides by N - 1; divide by N": mu.var(0) > 0.01,
+        "the answer is the wrong way round": wanted <= 0.01,
+        "the variance runs over the coordinates; it runs over the examples": mu.var(1, correction=0)
+        > 0.01,
+        "absolute means are compared": mu.mean(0).abs() > 0.01,
+    }
+    check_close("active_units", active_units(mu, 0.01), wanted > 0.01, slips, axes="K")
+
+
+check_active()
+
+# %% tags=["train"]
+with torch.no_grad():
+    for data, net in ((Ring(), ring_vae), (Pillow(), pillow_vae)):
+        rng_split = torch.Generator().manual_seed(3)
+        q_all = net.encode(data.sample(2_000, rng_split))
+        z_one = reparameterise(q_all, torch.randn(1, 2_000, 2, generator=rng_split))[0]
+        log_q = gaussian_log_lik(z_one, q_all.mu[None], q_all.log_sigma)[0]
+        split = rate_split(
+            log_q,
+            aggregate_log_prob(z_one, q_all),
+            gaussian_log_lik(z_one, 0 * z_one[None], 0 * z_one[0])[0],
+        )
+        active = active_units(q_all.mu, 0.01).tolist()
+        print(
+            f"{type(data).__name__}: information {split.information:.3f}, mismatch {split.marginal:.3f} nats, active {active}"
+        )
+
+# %% [markdown]
+# ### 4.14 The ring, scored against the exact density (3 points, from your weights)
+#
+# The grader draws 2,000 fresh points, takes your `homework1_ring.safetensors`, forms the bound with $k=100$ and subtracts it from the exact score. Full
+# marks up to a gap of 0.3 nats, 2 points up to 0.6, 1 point up to 1.0; the best single Gaussian has 1.48. A gap below zero by more than six standard errors
+# means that something is no model of the points at all, and gives 0.
+
+
+# %% nbgrader={"grade_id": "p4-ring-test", "grade": true, "points": 3} course={"tests": [], "weights": "homework1_ring.safetensors", "build": "make_point_vae"}
+# Visible test, up to 3 points: gap between the exact score and your bound, k = 100, on 2,000 fresh points
+def score_ring() -> float:
+    rng = test_rng("p4-ring")
+    x = Ring().sample(2_000, rng)
+    vae = trained(RING_FILE)
+    gap = Ring().log_prob(x) - bound_of_points(vae, x, torch.randn(100, 2_000, 2, generator=rng))
+    error = float(gap.std() / 2_000**0.5)
+    print(f"exact minus bound: {gap.mean():.3f} nats, standard error {error:.3f}")
+    check_that(
+        RING_FILE,
+        float(gap.mean()) > -6 * error,
+        "the bound is above the exact score: no such model",
+    )
+    return banded(float(gap.mean()), {0.3: 3, 0.6: 2, 1.0: 1})
+
+
+score_ring()
+
+# %% [markdown]
+# ### 4.15 The pillow: a latent that is rightly ignored (1 point from your weights, 2 by a person)
+#
+# The grader takes `homework1_pillow.safetensors` and asks for a mean rate below 0.1 nats *and* a bound within 0.05 nats of the exact score.
+
+
+# %% nbgrader={"grade_id": "p4-pillow-test", "grade": true, "points": 1} course={"tests": [], "weights": "homework1_pillow.safetensors", "build": "make_point_vae"}
+# Visible test, 1 point: rate and gap on 2,000 fresh points
+def score_pillow() -> None:
+    rng = test_rng("p4-pillow")
+    x = Pillow().sample(2_000, rng)
+    vae = trained(PILLOW_FILE)
+    mu, log_sigma = vae.call("encode", x)
+    q, p_z = torch.distributions.Normal(mu, log_sigma.exp()), torch.distributions.Normal(0.0, 1.0)
+    rate = float(torch.distributions.kl_divergence(q, p_z).sum(-1).mean())
+    gap = Pillow().log_prob(x) - bound_of_points(vae, x, torch.randn(100, 2_000, 2, generator=rng))
+    print(f"rate {rate:.4f} nats, exact minus bound {gap.mean():.4f} nats")
+    check_that(
+        PILLOW_FILE,
+        rate < 0.1,
+        f"the mean rate is {rate:.3f} nats; the latent is still used. Train longer?",
+    )
+    check_that(
+        PILLOW_FILE,
+        float(gap.mean()) < 0.05,
+        f"the bound is {gap.mean():.3f} nats below the exact score",
+    )
+
+
+score_pillow()
+
+# %% [markdown]
+# **Question 4.15 (2 points, by a person; at most 150 words).** On the pillow the rate goes to zero; on the ring it does not. Explain both with
+# 4.9 (what is the posterior when $w=0$?) and with the bound: why can no use of $z$ raise the ELBO on the pillow, although the data do vary? Then name one situation
+# in which a rate of zero would be a *failure*, and one remedy.
+#
+# *Rubric: 1 point for the pillow (the decoder's own noise already is the exact density, so every nat of rate would be paid for nothing: posterior = prior is the
+# optimum, not an accident) and the ring (no $\mathcal N(\text{const},\mathrm{diag})$ is a ring, and the reconstruction gained exceeds the rate paid); 1 point for a failure with its remedy (an
+# autoregressive or otherwise strong decoder, or a start at which the decoder ignores z; free bits, warm-up of $\beta$, a weaker decoder).*
+
+# %% [markdown] nbgrader={"grade_id": "p4-ignored-text", "grade": true, "solution": true, "points": 2}
+# *Reference answer.* On the pillow $p(x)=\mathcal N(m,\mathrm{diag}\,s^2)$ is already in the decoder's family with a constant mean. With $w=0$ task 4.9 gives the prior as
+# posterior: the exact encoder returns the prior, the rate is 0, and the ELBO equals $\log p(x)$, the ceiling. Any dependence of the mean on $z$ would have to shrink the learned
+# scale in return, and could at best reach the same ceiling (a linear $w$ with the same marginal variance) with a posterior that the encoder must match, and a price in rate. The
+# data vary, but independently, so there is nothing that a shared cause could explain. A ring is not Gaussian: only a mean that moves with $z$ puts mass on a circle, and
+# each nat of rate buys more than a nat of reconstruction (0.15 against 1.4 in width). A rate of zero is a failure when the data have shared causes and the decoder finds a
+# local optimum without them: an autoregressive decoder models the pixels alone, and samples lose nothing but the code says nothing. Remedies: free bits or a warm-up of beta.
+
+# %% [markdown]
+# ## Part C: MNIST
+#
+# The images are *dynamically binarised*: a grey value is read as the probability of a white pixel, and every time an image is used its pixels are drawn
+# anew. (With fixed binary images a network overfits; with grey values in a Bernoulli likelihood the number is no log-probability at all.) Every image is also
+# shifted by at most one pixel, for training and for scoring.
+#
+# A decoder that ignores $z$ and knows only how often each pixel is white scores 206 nats on the unshifted test images. Your VAE has to
+# come below 100.
+
+# %% tags=["data"]
+images = load_images("mnist")
+x_train = images.x[:N_TRAIN].flatten(1).to(DEVICE)  # (N, 784), grey values in [0, 1]
+VAE_FILE = VAE_FILES[images.name]
+
+# %% [markdown]
+# ### 4.16 Binary images from grey ones (1 + 0 points)
+
+
+# %% nbgrader={"grade_id": "p4-binarise", "solution": true}
+def binarise(x: Tensor, u: Tensor) -> Tensor:
+    """Binary images: 1.0 with probability x, else 0.0, by comparing with uniform noise u.
+
+    x (..., D), grey values in [0, 1]; u, uniform on [0, 1), the same shape. Returns 0.0 and 1.0 in the number type
+    of x; x = 0 always gives 0, x = 1 always 1.
+    """
+    ### BEGIN SOLUTION
+    return (u < x).to(x.dtype)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-binarise-test", "grade": true, "points": 1} course={"tests": ["binarise"]}
+# Visible test, 1 point: the definition, with u = 0 and u just below 1 among the noise
+def check_binarise() -> None:
+    rng = test_rng("p4-binarise")
+    x, u = torch.rand(5, 8, generator=rng), torch.rand(5, 8, generator=rng)
+    x[:, 0], x[:, 1], u[0, :2], u[1, :2] = 0, 1, 0, 1 - 2**-24
+    pairs = zip(x.flatten().tolist(), u.flatten().tolist())
+    expected = torch.tensor([float(b < a) for a, b in pairs]).reshape(5, 8)
+    slips = {
+        "the grey values are rounded; that is one fixed image, not a draw": x.round(),
+        "the noise is rounded": u.round(),
+        "it is 1 with probability 1 - x": 1 - expected,
+        "u <= x is asked; then x = 0 gives 1 when u = 0": (u <= x).float(),
+        "the grey values come back unchanged": x,
+    }
+    check_close(
+        "binarise", binarise(x, u), expected, slips, axes="B, D", look="P(u < x) = x for uniform u"
+    )
+
+
+check_binarise()
+
+# %% [markdown]
+# ### 4.17 A decoder that begins with the averages (1 + 0 points)
+#
+# With zero weights the decoder's last layer returns its bias for every $z$. Which bias is best then? The log-odds of every pixel. A pixel that is black in all
+# images would get $-\infty$, so add one white and one black image to the data (Laplace's rule).
+
+
+# %% nbgrader={"grade_id": "p4-bias", "solution": true}
+def output_bias(x: Tensor) -> Tensor:
+    """Log-odds of a white pixel, after one white and one black image have been added to the data.
+
+    x (N, D), grey values in [0, 1], read as probabilities. Returns (D,).
+    """
+    ### BEGIN SOLUTION
+    white = x.sum(0) + 1
+    return white.log() - (len(x) + 2 - white).log()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-bias-test", "grade": true, "points": 1} course={"tests": ["output_bias"]}
+# Visible test, 1 point: the bias at which the average logistic loss is flat
+def check_bias() -> None:
+    rng = test_rng("p4-bias")
+    x = torch.rand(7, 5, generator=rng, dtype=torch.float64)
+    x[:, 0], x[:, 1] = 0, 1
+    more = torch.cat([x, torch.ones(1, 5).double(), torch.zeros(1, 5).double()])
+    low, high = torch.full((5,), -30.0).double(), torch.full((5,), 30.0).double()
+    for _ in range(100):  # bisection on the derivative, sum of (sigmoid(bias) - x)
+        middle = (low + high) / 2
+        too_high = (1 / (1 + (-middle).exp()) - more).sum(0) > 0
+        low, high = torch.where(too_high, low, middle), torch.where(too_high, middle, high)
+    p = more.mean(0)
+    slips = {
+        "the probability is returned; its log-odds are log p - log(1 - p)": p,
+        "log p is returned, without -log(1 - p)": p.log(),
+        "the sign is wrong: black and white change places": -low,
+        "white and black images are added for every pixel sum, but N stays N": (
+            (x.sum(0) + 1) / 7
+        ).log()
+        - ((6 - x.sum(0)).clamp(min=0) / 7).log(),
+        "only a white image is added": (x.sum(0) + 1).log() - (7 - x.sum(0)).log(),
+        "no image is added; a pixel that is always black has the log-odds -inf": x.mean(0).logit(),
+        "the average runs over pixels, too": p.mean().logit(),
+    }
+    look = "p = (sum of x + 1) / (N + 2), then log p - log(1 - p)"
+    check_close("output_bias", output_bias(x), low, slips, axes="D", look=look)
+
+
+check_bias()
+
+# %% [markdown]
+# ### Training
+#
+# The longest cell of the homework: 60 epochs of one-cycle Adam. It prints the time left, saves a checkpoint every two minutes and resumes from it. If you set
+# `FOLDER` (third cell) to a folder of your mounted Drive, a disconnect of Colab costs at most two minutes.
+#
+# | machine | one epoch | all |
+# |---|---|---|
+# | one CPU thread (measured) | 6.5 s | 6.5 min |
+# | Colab's T4 | not measured; an estimate: 2 s | 2 min |
+
+
+# %% tags=["train"]
+def train_vae(x: Tensor, beta: float, epochs: int, seed: int, checkpoint: str) -> PixelVae:
+    """Train a PixelVae on shifted, freshly binarised images with negative_elbo; resume if interrupted."""
+    torch.manual_seed(seed)
+    rng = torch.Generator(x.device).manual_seed(seed)
+    net = make_vae().to(x.device)
+    net.decoder[-1].bias.data.copy_(output_bias(x))
+    model = pixel_model(net)
+
+    def loss(grey: Tensor) -> Tensor:
+        B, device = len(grey), grey.device
+        grey = shift_images(grey, torch.randint(9, (B,), generator=rng, device=device))
+        binary = binarise(grey, torch.rand(grey.shape, generator=rng, device=device))
+        return negative_elbo(
+            model, binary, torch.randn(1, B, net.K, generator=rng, device=device), beta
+        )
+
+    steps = epochs * (len(x) // BATCH)
+    cfg = Fit(steps, lr=LR, schedule="one_cycle")
+    run = fit(loss, net, minibatches(x, BATCH, rng), cfg, Path(FOLDER) / checkpoint, rng)
+    for _ in progress(run, steps, checkpoint):
+        pass
+    return net
+
+
+def pixel_model(net: PixelVae) -> Model:
+    """The network with your likelihood and the prior N(0, I); every pixel is observed."""
+    device = next(net.parameters()).device
+    zeros = torch.zeros(net.K, device=device)
+    log_lik = lambda x, logits: bernoulli_log_lik(x, logits, torch.ones_like(x, dtype=torch.bool))
+    return Model(net.encode, net.decode, log_lik, Gaussian(zeros, zeros))
+
+
+vae = train_vae(x_train, 1.0, EPOCHS, SEED, "homework1_vae.checkpoint")
+save_weights(VAE_FILE, vae, folder=".")
+
+# %% [markdown]
+# ### 4.18 Put together: the bound on a batch (1 + 1 points)
+#
+# Log-weights of `S` draws for every example, then the bound with `k` of them. Use 4.2, 4.7 and 4.8.
+
+
+# %% nbgrader={"grade_id": "p4-estimate", "solution": true}
+def iw_estimate(model: Model, x: Tensor, eps: Tensor, k: int) -> Tensor:
+    """Importance-weighted bound of every example from S draws in groups of k, nats.
+
+    x (B, D); eps (S, B, K), standard normal. Returns (B,).
+    """
+    ### BEGIN SOLUTION
+    q = model.encode(x)
+    z = reparameterise(q, eps)
+    log_lik = model.log_lik(x, model.decode(z))
+    return iw_bound(log_weights(log_lik, z, q, model.prior), k)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-estimate-test", "grade": true, "points": 1} course={"tests": ["iw_estimate"], "depends": ["p4-draw", "p4-weights", "p4-iw"]}
+# Visible test, 1 point: the toy model of 4.10, draw by draw, six draws in groups of two
+def check_estimate() -> None:
+    rng = test_rng("p4-estimate")
+    model, x, eps = toy_model(rng), normal(rng, 4, 3), normal(rng, 6, 4, 2)
+    q, p = model.encode(x), model.prior
+
+    def weights(noise: Tensor, g: Gaussian) -> Tensor:
+        bell = lambda z, mu, s: (-((z - mu) ** 2) / (2 * s**2)).exp() / s
+        rows = []
+        for s in range(6):
+            z = q.mu + q.log_sigma.exp() * noise[s]
+            ratio = bell(z, g.mu, g.log_sigma.exp()) / bell(z, q.mu, q.log_sigma.exp())
+            rows.append(model.log_lik(x, model.decode(z)).exp() * ratio.prod(-1))
+        return torch.stack(rows)  # (S, B)
+
+    bound = lambda w: torch.stack([w[i : i + 2].mean(0).log() for i in (0, 2, 4)]).mean(0)
+    w = weights(eps, p)
+    expected = bound(w)
+    slips = {
+        "k is not handed on: all draws are one group": w.mean(0).log(),
+        "the ELBO comes out, k = 1": w.log().mean(0),
+        "the noise is not used: z is the mean of q": bound(weights(0 * eps, p)),
+        "one draw serves for all": bound(weights(eps[:1].expand(6, 4, 2), p)),
+        "the prior is taken to be N(0, I); use model.prior": bound(
+            weights(eps, Gaussian(0 * p.mu, 0 * p.mu))
+        ),
+        "the batch is averaged": expected.mean(),
+        "the sign is wrong; it is a bound on log p(x)": -expected,
+    }
+    look = "log_weights (S, B) of the same z that went into the decoder, then iw_bound with k"
+    check_close("iw_estimate", iw_estimate(model, x, eps, 2), expected, slips, axes="B", look=look)
+
+
+check_estimate()
+
+
+# %% nbgrader={"grade_id": "p4-estimate-hidden", "grade": true, "points": 1} course={"tests": ["iw_estimate"], "depends": ["p4-draw", "p4-weights", "p4-iw"]}
+# Hidden test: 20,000 draws come within six standard errors of log p(x), found by numerical integration
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_estimate_hidden() -> None:
+    from homework1.oracles import toy_evidence
+
+    rng = test_rng("p4-estimate-hidden")
+    model, x = toy_model(rng), normal(rng, 2, 3)
+    eps = normal(rng, 20_000, 2, 2)
+    evidence, error = toy_evidence(model, x, eps)
+    got = iw_estimate(model, x, eps, 20_000)
+    text = "a bound with very many draws comes close to log p(x)"
+    check_that(
+        "iw_estimate", got.shape == evidence.shape, f"shape {tuple(got.shape)}, expected (2,)"
+    )
+    off = (got - evidence).abs() / error
+    check_that(
+        "iw_estimate", bool((off < 6).all()), f"{text}: off by {off.max():.1f} standard errors"
+    )
+
+
+check_estimate_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### Your scores, by your own functions
+#
+# On the unshifted test images, so that the numbers can be compared with published ones for dynamically binarised MNIST: Burda et al. (2016, table 1) report 86.76 nats
+# for a VAE with one layer of latents, as a bound with $k=5000$.
+
+
+# %% tags=["train"]
+@torch.no_grad()
+def report_scores(net: PixelVae, grey: Tensor, seed: int) -> dict[str, float]:
+    """-ELBO and rate on all images, -bound with k = 500 on the first 500, nats."""
+    rng, model, rows = torch.Generator(grey.device).manual_seed(seed), pixel_model(net), []
+    x = binarise(grey, torch.rand(grey.shape, generator=rng, device=grey.device))
+    noise = lambda s, b: torch.randn(s, b, net.K, generator=rng, device=grey.device)
+    elbo = -negative_elbo(model, x, noise(1, len(x)), 1.0)
+    rate = gaussian_kl(net.encode(x), model.prior).sum(-1).mean()
+    for ten in x[:500].split(10):
+        rows.append(iw_estimate(model, ten, noise(500, len(ten)), 500))
+    return {
+        "-ELBO": -float(elbo),
+        "rate": float(rate),
+        "-bound, k = 500": -float(torch.cat(rows).mean()),
+    }
+
+
+test_images = load_images("mnist", train=False)
+x_test = test_images.x.flatten(1).to(DEVICE)
+print({name: round(value, 2) for name, value in report_scores(vae, x_test, 1).items()})
+
+# %% [markdown]
+# ### 4.19 The ELBO of your weights (4 points)
+#
+# The grader takes 2,000 test images, shifts each by a secret offset of at most one pixel, binarises them anew and estimates the ELBO of `homework1_vae.safetensors` with
+# one draw per image. Below you run the same with your own test images.
+#
+# | points | 4 | 3 | 2 | 1 | 0 |
+# |---|---|---|---|---|---|
+# | -ELBO on MNIST, nats, at most | 98 | 104 | 112 | 130 | above |
+# | -ELBO on the digits of scikit-learn | 150 | 160 | 170 | 190 | above |
+#
+# (Where MNIST cannot be had, everything runs on scikit-learn's digits, enlarged to 28 x 28; then the file is `homework1_vae_digits.safetensors`.)
+
+
+# %% nbgrader={"grade_id": "p4-elbo-test", "grade": true, "points": 4} course={"tests": [], "weights": "homework1_vae.safetensors", "build": "make_vae"}
+# Visible test, up to 4 points: -ELBO on 2,000 held-out images, in bands
+def score_elbo() -> float:
+    name = held_out_name()
+    x = held_out_images(2_000 if name == "mnist" else 290).flatten(1)
+    noise = torch.randn(1, len(x), 40, generator=test_rng("p4-elbo"))
+    loss = -float(bound_of_images(trained(VAE_FILES[name]), x, noise).mean())
+    print(f"{name}: -ELBO {loss:.2f} nats on {len(x)} images")
+    bands = {"mnist": {98: 4, 104: 3, 112: 2, 130: 1}, "digits": {150: 4, 160: 3, 170: 2, 190: 1}}
+    return banded(loss, bands[name])
+
+
+score_elbo()
+
+# %% [markdown]
+# ### 4.20 The bound of your weights (0 + 3 points)
+#
+# The same with the importance-weighted bound, $k=50$, on 500 images. Full marks up to 95 nats on MNIST, 2 points up to 101, 1 point up to 109 (on the digits: 130, 140, 150). Also needed: the bound is better than the ELBO on the same images, and not better than any
+# published model (78 nats on MNIST), which would mean that something else than a model is at work.
+
+
+# %% nbgrader={"grade_id": "p4-bound-hidden", "grade": true, "points": 3} course={"tests": [], "weights": "homework1_vae.safetensors", "build": "make_vae"}
+# Hidden test: -bound with k = 50 on 500 held-out images, in the bands printed above
+# 3 points
+### BEGIN HIDDEN TESTS
+def score_bound() -> float:
+    name = held_out_name()
+    images, plain = (
+        held_out_images(500 if name == "mnist" else 290, s).flatten(1) for s in (True, False)
+    )
+    vae, rng, rows = trained(VAE_FILES[name]), test_rng("p4-bound"), []
+    for x in images.split(50):
+        rows.append(bound_of_images(vae, x, torch.randn(50, len(x), 40, generator=rng)))
+    once = torch.randn(1, len(plain), 40, generator=rng)
+    loss, elbo, elbo_plain = -float(torch.cat(rows).mean()), 0.0, 0.0
+    elbo, elbo_plain = (-float(bound_of_images(vae, v, once).mean()) for v in (images, plain))
+    print(f"{name}: -bound {loss:.2f} nats (k = 50), -ELBO {elbo:.2f}, unshifted {elbo_plain:.2f}")
+    check_that(
+        "the bound",
+        loss > {"mnist": 78.0, "digits": 20.0}[name],
+        f"{loss:.1f} nats: no model is that good",
+    )
+    check_that("the bound", loss < elbo, "with 50 draws it is no better than the ELBO")
+    bands = {"mnist": {95: 3, 101: 2, 109: 1}, "digits": {130: 3, 140: 2, 150: 1}}
+    return banded(loss, bands[name])
+
+
+score_bound()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.21 Between two codes (1 + 0 points)
+#
+# In 40 dimensions the prior's mass lies near the sphere of radius $\sqrt{40}$; the straight line between two codes cuts through its empty inside. Spherical interpolation stays outside:
+# with the angle $\omega\in(0,\pi)$ between the *directions* of $a$ and $b$,
+# $$z(t)=\frac{\sin((1-t)\,\omega)}{\sin\omega}\,a+\frac{\sin(t\,\omega)}{\sin\omega}\,b .$$
+
+
+# %% nbgrader={"grade_id": "p4-slerp", "solution": true}
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Spherical interpolation: a at t = 0, b at t = 1, of any lengths.
+
+    a, b (K,), neither parallel nor opposite; t (T,) in [0, 1]. Returns (T, K).
+    """
+    ### BEGIN SOLUTION
+    omega = (a @ b / (a.norm() * b.norm())).arccos()
+    weight = lambda s: ((s * omega).sin() / omega.sin())[:, None]  # (T, 1)
+    return weight(1 - t) * a + weight(t) * b
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-slerp-test", "grade": true, "points": 1} course={"tests": ["slerp"]}
+# Visible test, 1 point: the direction turns at constant speed; the lengths of a and b differ
+def check_slerp() -> None:
+    rng = test_rng("p4-slerp")
+    a, b = 3 * normal(rng, 4), normal(rng, 4)
+    t = torch.linspace(0, 1, 5, dtype=torch.float64)
+    first, other = a / a.norm(), b / b.norm()
+    second = other - (first @ other) * first
+    second = second / second.norm()
+    omega = torch.atan2(other @ second, other @ first)
+    turned = (t * omega).cos()[:, None] * first + (t * omega).sin()[
+        :, None
+    ] * second  # unit vectors
+    weights = torch.linalg.lstsq(torch.stack([first, other], 1), turned.T).solution  # (2, T)
+    expected = weights.T @ torch.stack([a, b])
+    raw = (a @ b).clamp(-0.999, 0.999).arccos()
+    formula = lambda w: (
+        ((1 - t) * w).sin()[:, None] / w.sin() * a + (t * w).sin()[:, None] / w.sin() * b
+    )
+    slips = {
+        "the line is straight": (1 - t)[:, None] * a + t[:, None] * b,
+        "a and b change places": expected.flip(0),
+        "the angle is taken without dividing by the lengths of a and b": formula(raw),
+        "a and b are made unit vectors; their lengths must stay": turned,
+        "the cosine is taken for the angle; arccos is missing": formula(first @ other),
+        "the axes change places; it is (T, K)": expected.T,
+        "sin(omega) is missing in the denominator": expected * omega.sin(),
+    }
+    check_close(
+        "slerp", slerp(a, b, t), expected, slips, axes="T, K", look="cos(omega) = a.b / (|a| |b|)"
+    )
+
+
+check_slerp()
+
+# %% [markdown]
+# ### 4.22 Figures (2 points, by a person)
+#
+# Make three figures of your trained VAE: (a) 64 samples, drawn from the prior; (b) 10 test images over their reconstructions; (c) three interpolations by `slerp` between
+# codes of different test digits, 9 steps each. Show the decoder's probabilities. Every figure has a title that states what is to be seen.
+#
+# *Rubric: 1 point for three correct figures (samples start from the prior and pass the decoder only; reconstructions stand beside their own image; interpolations have the two images
+# at their ends); 1 point for being readable (titles that say what is seen, no axes without meaning, one grey scale).*
+
+# %% tags=["train"] nbgrader={"grade_id": "p4-figures", "grade": true, "solution": true, "points": 2}
+### BEGIN SOLUTION
+rng_figures = torch.Generator(DEVICE).manual_seed(4)
+x_shown = binarise(x_test[:10], torch.rand(10, 784, generator=rng_figures, device=DEVICE))
+with torch.no_grad():
+    samples = vae.decode(torch.randn(64, vae.K, generator=rng_figures, device=DEVICE)).sigmoid()
+    codes_shown = vae.encode(x_shown).mu
+    again = vae.decode(codes_shown).sigmoid()
+    steps_shown = torch.linspace(0, 1, 9, device=DEVICE)
+    paths = [
+        slerp(codes_shown[i], codes_shown[j], steps_shown) for i, j in ((0, 1), (2, 4), (7, 9))
+    ]
+    between = vae.decode(torch.cat(paths)).sigmoid()
+sheet = lambda v, rows: v.reshape(rows, -1, 28, 28).transpose(1, 2).reshape(rows * 28, -1).cpu()
+fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), width_ratios=[1, 1.4, 1.4])
+panels = [
+    (sheet(samples, 8), "From the prior: most samples are digits, some are between"),
+    (sheet(torch.cat([x_shown, again]), 2), "Reconstructions (below) smooth the strokes"),
+    (sheet(between, 3), "On the sphere, one digit turns into another"),
+]
+for ax, (sheet_shown, title) in zip(axes, panels):
+    ax.imshow(sheet_shown, cmap="gray", vmin=0, vmax=1)
+    ax.set_title(title, fontsize=9)
+    ax.set_axis_off()
+fig.tight_layout()
+### END SOLUTION
+
+# %% [markdown]
+# ### 4.23 Rate and distortion over beta (2 points, by a person)
+#
+# The next cell trains four short runs, with $\beta=0.25, 1, 4, 16$, and measures on test images the *rate* $R$ (mean KL) and the *distortion* $D$ (minus the mean reconstruction).
+
+
+# %% tags=["train"]
+def rate_and_distortion(net: PixelVae, grey: Tensor, seed: int) -> tuple[float, float]:
+    """Mean rate and distortion of a network on grey images (N, 784), nats."""
+    rng, model = torch.Generator(grey.device).manual_seed(seed), pixel_model(net)
+    with torch.no_grad():
+        x = binarise(grey, torch.rand(grey.shape, generator=rng, device=grey.device))
+        q = net.encode(x)
+        z = reparameterise(q, torch.randn(1, len(x), net.K, generator=rng, device=grey.device))
+        terms = bound_terms(model.log_lik(x, net.decode(z)), gaussian_kl(q, model.prior), 1.0, 0.0)
+    return float(terms.rate.mean()), -float(terms.recon.mean())
+
+
+curve = {}
+for beta in BETAS:
+    net_beta = train_vae(x_train, beta, EPOCHS_BETA, SEED, f"homework1_beta_{beta:g}.checkpoint")
+    curve[beta] = rate_and_distortion(net_beta, x_test[:2_000], 5)
+    print(
+        f"beta {beta:g}: rate {curve[beta][0]:.1f}, distortion {curve[beta][1]:.1f}, sum {sum(curve[beta]):.1f} nats"
+    )
+
+# %% [markdown]
+# Draw the four points with $R$ on the horizontal and $D$ on the vertical axis; mark your fully trained VAE as a fifth; add the line $R+D=$ (your fifth point's $-$ELBO) and, at each of the four points, a
+# short segment of slope $-\beta$. Then answer in the cell below, in at most 120 words: why is $R+D\ge\mathbb E[-\log p_\theta(x)]$ for every point, what does a segment of slope $-\beta$ mean at an optimum,
+# and which $\beta$ would you choose for compression at 10 nats, for sampling, for the highest likelihood?
+#
+# *Rubric: 1 point for the figure (right axes with units, five points named, the line, the segments); 1 point for the answers (R + D is a negative ELBO; at an optimum of $D+\beta R$ the curve has slope
+# $-\beta$ there; a choice for each of the three purposes that follows from the figure).*
+
+# %% tags=["train"] nbgrader={"grade_id": "p4-curve-figure", "grade": true, "solution": true, "points": 1}
+### BEGIN SOLUTION
+best = rate_and_distortion(vae, x_test[:2_000], 5)
+fig, ax = plt.subplots(figsize=(5.2, 3.8))
+line = torch.tensor([0.0, sum(best)])
+ax.plot(line, sum(best) - line, color="grey", lw=1, ls="--", label=f"R + D = {sum(best):.0f} nats")
+for beta, (rate, distortion) in curve.items():
+    width = 12 / (1 + beta)
+    ax.plot(
+        [rate - width, rate + width],
+        [distortion + beta * width, distortion - beta * width],
+        color=MODEL,
+        lw=1,
+    )
+    ax.scatter(rate, distortion, color=MODEL, zorder=3)
+    ax.annotate(
+        rf"$\beta$ = {beta:g}", (rate, distortion), xytext=(6, 6), textcoords="offset points"
+    )
+ax.scatter(*best, color=DATA, zorder=3, label="fully trained, beta = 1")
+ax.set(xlabel="rate R, nats", ylabel="distortion D, nats", xlim=(0, None), ylim=(0, 210))
+ax.set_title("A larger beta pays less rate and accepts more distortion", fontsize=10)
+ax.legend(fontsize=8)
+fig.tight_layout()
+### END SOLUTION
+
+# %% [markdown] nbgrader={"grade_id": "p4-curve-text", "grade": true, "solution": true, "points": 1}
+# *Reference answer.* $R+D=-$ELBO at $\beta=1$ for that encoder and decoder, whatever objective trained them, and the ELBO is below $\log p_\theta(x)$; so no point lies below
+# $\mathbb E[-\log p_\theta(x)]$ of its own model. Training minimises $D+\beta R$; if the point is an optimum among reachable $(R,D)$, the level line through it, of slope $-\beta$, touches the set there: the next nat of rate buys
+# $\beta$ nats of distortion. At 10 nats: the largest $\beta$ whose rate is near 10. For sampling: a $\beta$ somewhat above 1 closes the mismatch between the aggregate and the prior at some loss of sharpness. For likelihood: $\beta=1$, the smallest sum.
+
+# %% [markdown]
+# ### 4.24 Discussion (2 points, by a person; at most 200 words)
+#
+# 1. Put the numbers in order: 206 (no latent), your $-$ELBO, your $-$bound with $k=500$. What does each of the two differences measure? Which part of the second would a better *encoder* remove, and which not?
+# 2. Your samples look worse than your reconstructions. Use the two terms of 4.12 to say why, and name one change to the model that addresses exactly this.
+# 3. What would happen to the *number* and to the *samples* if you had trained on grey values with the same likelihood?
+#
+# *Rubric: 1 point for 1 (what the latent explains; the gap KL(q || posterior) averaged, of which k = 500 removes most, and the rest of the distance to the truth belongs to the decoder); 1 point for 2 and 3 together (reconstructions use codes
+# from the aggregate, samples from the prior: mismatch term; a richer prior or a flow on z; grey values: the "likelihood" is no probability of anything observed, numbers not comparable).*
+
+# %% [markdown] nbgrader={"grade_id": "p4-discussion", "grade": true, "solution": true, "points": 2}
+# *Reference answer.* (1) From 206 to about 91: what a code of about 23 nats tells the decoder beyond pixel averages, after its price. From 91 to about 86: the gap of the bound, on average $\mathrm{KL}(q\,\|\,p_\theta(z\mid x))$, of which 500 draws remove almost all. A richer
+# encoder could remove exactly this part; the rest, from 86 down to the entropy of the data, belongs to decoder and prior. (2) Reconstructions decode $z\sim q(z\mid x)$, so on average codes from the aggregate; samples decode
+# $z\sim p$. The mismatch term $\mathrm{KL}(q(z)\|p(z))$ is the price of the difference: prior codes lie where the decoder was never trained. A learned prior (a mixture of encoders, a flow) reduces this term and leaves the information alone. (3) With grey values the
+# sum of cross-entropies is no log-probability of any observation, so the number cannot be compared with 86; samples of the means would look much the same, perhaps smoother.
+
+# %% [markdown]
+# ## Hand in
+#
+# Run the last cell. It looks for answers that are missing, checks your weight files and packs the notebook with them into one zip, which you hand in. In Colab a running notebook is not a file: the cell asks Colab for
+# it, then looks on your Drive; if both fail it says so, and you add the notebook by File > Download > Download .ipynb: hand in both files side by side.
+
+# %% tags=["train"] cellView="form"
+pack_submission(HOMEWORK, BUILD)
