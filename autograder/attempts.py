@@ -31,20 +31,30 @@ class Attempt:
 
 
 def store(attempt: Attempt, student: str, homework: str, place: ClassFolder) -> str:
-    """Keep an attempt, and make it the submitted one if none is later; new, same or older."""
+    """Keep an attempt, and make it the submitted one if none is later; new, same or older.
+
+    What came before and comes again unchanged is no new attempt: a copied folder has new times.
+    """
     digest = content_hash(attempt)
-    name = f"{attempt.when:%Y%m%dT%H%M%SZ}-{digest[:12]}"
     home = place.attempts(student, homework)
     home.mkdir(parents=True, exist_ok=True)
-    status = "same"
-    if not (home / name).is_dir():
-        status = "new"
-        aside = Path(tempfile.mkdtemp(prefix=".taking-", dir=home))
-        _write(attempt, aside, homework, digest)
-        aside.rename(home / name)
-    last = max(p.name for p in home.iterdir() if p.name[0] != ".")
-    _submit(home / last, place.submitted(student, homework), homework)
-    return status if last == name else "older"
+    last = _last(home)
+    status = "same" if last and last.name.endswith(digest[:12]) else "new"
+    if status == "new":
+        name = f"{attempt.when:%Y%m%dT%H%M%SZ}-{digest[:12]}"
+        if not (home / name).is_dir():
+            aside = Path(tempfile.mkdtemp(prefix=".taking-", dir=home))
+            _write(attempt, aside, homework, digest)
+            aside.rename(home / name)
+        last = _last(home)
+        status = "new" if last.name == name else "older"
+    _submit(last, place.submitted(student, homework), homework)
+    return status
+
+
+def _last(home: Path) -> Path | None:
+    """The latest attempt: their names begin with the time."""
+    return max((p for p in home.iterdir() if p.name[0] != "."), default=None)
 
 
 def _write(attempt: Attempt, folder: Path, homework: str, digest: str) -> None:

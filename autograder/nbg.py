@@ -6,12 +6,14 @@ import logging
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
+from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
 from autograder.errors import CourseError
@@ -35,6 +37,7 @@ def gradebook(url: str) -> Gradebook:
 
 def _tools_on_path() -> None:
     """nbgrader calls `alembic` by name: found also where the environment is not activated."""
+    warnings.filterwarnings("ignore", category=SAWarning)  # of nbgrader's own queries
     here = str(Path(sys.executable).parent)
     if here not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join((here, os.environ.get("PATH", "")))

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.api import Notebook as NotebookEntry
+from nbgrader.utils import compute_checksum
 
+from autograder.cells import grade_id, is_answer
 from autograder.errors import CourseError
 from autograder.layout import ClassFolder, db_url
 from autograder.nbg import base_config, gradebook, make_api, must_succeed
@@ -55,6 +57,7 @@ def _add_version(release: Release, folder: Path) -> None:
         _lay_out(release, aside)
         _generate(release, aside, db_url(aside / "gradebook.db"))
         _same_cells(release, aside)
+        _stubs_as_released(release, db_url(aside / "gradebook.db"))
         shutil.copy(release.folder / "manifest.json", aside / "manifest.json")
         # what students got is the skeleton, not what nbgrader has just cut from the source
         shutil.copy(release.student, aside / "release" / release.homework / release.student.name)
@@ -90,11 +93,20 @@ def _same_cells(release: Release, root: Path) -> None:
         )
 
 
+def _stubs_as_released(release: Release, url: str) -> None:
+    """Stubs as students got them: an answer that equals its stub counts as not given."""
+    name = release.homework
+    with gradebook(url) as gb:
+        for cell in read_notebook(release.student).cells:
+            if is_answer(cell):
+                facts = {"source": cell.source, "checksum": compute_checksum(cell)}
+                gb.update_or_create_source_cell(grade_id(cell), name, name, **facts)
+
+
 def grade_ids(path: Path) -> list[str]:
     """The grade_ids of a notebook, in order."""
     cells = read_notebook(path).cells
-    ids = (cell.metadata.get("nbgrader", {}).get("grade_id") for cell in cells)
-    return [i for i in ids if i]
+    return [grade_id(cell) for cell in cells if grade_id(cell)]
 
 
 def _points(release: Release) -> dict[str, float]:
@@ -107,17 +119,19 @@ def _into_class(
     release: Release, homework: Homework, place: ClassFolder, points: dict[str, float]
 ) -> None:
     """The class's own source/, release/ and gradebook follow the version opened last."""
-    if not (place.root / "gradebook.db").exists():  # the version's own is as empty as ours
-        fresh = place.versions(release.homework) / release.version / "gradebook.db"
-        aside = shutil.copy(fresh, place.root / ".gradebook.new")
+    empty = not (place.root / "gradebook.db").exists()
+    own = place.versions(release.homework) / release.version
+    if empty:  # the version's own gradebook, as nbgrader made it, is as empty as ours
+        aside = shutil.copy(own / "gradebook.db", place.root / ".gradebook.new")
         Path(aside).rename(place.root / "gradebook.db")
     with gradebook(place.db_url) as gb:
         _points_unchanged(gb, release.homework, points)
-        taken = bool(_entry(gb, release.homework) and _entry(gb, release.homework).submissions)
+        entry = _entry(gb, release.homework)
+        taken = bool(entry and entry.submissions)
     _lay_out(release, place.root)
     if taken:
         _add_cells(release, place)
-    else:
+    elif not empty:
         _generate(release, place.root, place.db_url)
     target = place.root / "release" / release.homework
     target.mkdir(parents=True, exist_ok=True)
