@@ -21,7 +21,7 @@ from publish.project import Course, Item
 from publish.record import executed_hash
 from publish.smoke import check_full, smoke, with_knob, without_notes
 from publish.sources import Source, read_source
-from publish.student import cut_seminar, without_nbgrader
+from publish.student import cut_seminar, without_markers, without_nbgrader
 
 STAND_IN, REAL = "stand-in", "MNIST"
 
@@ -98,7 +98,7 @@ def versions(item: Item, notebook: NotebookNode, record: dict) -> dict[Path, str
     """File texts of a lecture or seminar, path (from the root) -> text."""
     notebook = copy.deepcopy(notebook)
     notebook.metadata["course"] = {"source": item.source.as_posix(), **record}
-    made = {item.executed: dumps(without_nbgrader(notebook))}
+    made = {item.executed: dumps(without_markers(without_nbgrader(notebook)))}
     if item.kind == "seminar":
         student = cut_seminar(notebook, item.source.as_posix())
         student.metadata["course"] = {"source": item.source.as_posix()}

@@ -6,12 +6,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat.notebooknode import NotebookNode
@@ -65,7 +66,7 @@ def execute(
         extra_arguments=["--IPKernelApp.log_level=40"],
     )
     todo = [i for i, c in enumerate(notebook.cells) if c.cell_type == "code" and c.source.strip()]
-    with client.setup_kernel(env=kernel_env(env)):
+    with _kernel(client, env):
         _hidden(client, _BEFORE)
         for done, index in enumerate(todo, start=1):
             _run_cell(client, notebook, source, index)
@@ -82,9 +83,13 @@ def execute(
 
 
 def kernel_env(more: dict[str, str] | None = None) -> dict[str, str]:
-    """Environment of the kernel: this one, one thread, repeatable hashes, and `more`."""
+    """Environment of the kernel: this one, one thread, repeatable hashes, and `more`.
+
+    A backend chosen for programs without display would keep figures out of the notebook.
+    """
     fixed = dict.fromkeys(THREADS, "1") | {"PYTHONHASHSEED": "0", "COLUMNS": "100"}
-    return {**os.environ, **fixed, **(more or {})}
+    outside = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+    return {**outside, **fixed, **(more or {})}
 
 
 def fresh_folder(path: Path, weights: Path) -> Path:
@@ -97,6 +102,19 @@ def fresh_folder(path: Path, weights: Path) -> Path:
         with suppress(FileExistsError):  # a run beside this one may have made it
             link.symlink_to(weights.resolve(), target_is_directory=True)
     return path
+
+
+@contextmanager
+def _kernel(client: NotebookClient, env: dict[str, str] | None) -> Iterator[None]:
+    try:
+        started = client.setup_kernel(env=kernel_env(env))
+        started.__enter__()
+    except (RuntimeError, OSError, NoSuchKernel) as err:
+        raise PublishError(f"no kernel could be started ({err}); is ipykernel installed?") from None
+    try:
+        yield
+    finally:
+        started.__exit__(None, None, None)
 
 
 def _hidden(client: NotebookClient, code: str) -> str:

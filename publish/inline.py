@@ -8,6 +8,7 @@ from dataclasses import replace
 from publish.asked import Asked, Request, parse_cell, read_requests
 from publish.imports import Import, clash, imports_of, render, text_of
 from publish.library import Definition, Library
+from publish.names import scan
 from publish.placing import setup_definitions
 from publish.sources import Cell, Origin, Source
 from publish.task import task_lines
@@ -76,10 +77,19 @@ def _binding_line(cell: Cell, name: str) -> int:
 
 
 def _refuse_import_clash(source: Source) -> None:
-    """One name, one meaning: imports of all cells agree, and no cell rebinds an imported name."""
+    """One name, one meaning: imports of all cells agree, and no cell rebinds an imported name.
+
+    The set-up cell may import for a hidden helper what the author of a later cell cannot see.
+    """
     imported: list[Import] = []
     for cell in source.code:
         tree = parse_cell(cell)
+        given = {item.bound: item for item in imported}
+        for name in sorted(_assigned(tree) & given.keys()):
+            raise cell.error(
+                f"the cell binds `{name}`, which `{text_of(given[name])}` binds above; rename it",
+                _binding_line(cell, name),
+            )
         for node in tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 imported += imports_of(node, cell.where(node.lineno)[0], cell.where(1)[1])
@@ -87,6 +97,12 @@ def _refuse_import_clash(source: Source) -> None:
                     raise cell.error(
                         f"`{text_of(pair[1])}` clashes with `{text_of(pair[0])}`", node.lineno
                     )
+
+
+def _assigned(tree: ast.Module) -> set[str]:
+    """Names that a cell binds otherwise than by import."""
+    rest = [n for n in tree.body if not isinstance(n, ast.Import | ast.ImportFrom)]
+    return set(scan(ast.unparse(ast.Module(rest, []))).bound)
 
 
 def _fill_setup(cell: Cell, requests: list[Request], hidden: list[Definition], third: list) -> Cell:

@@ -41,9 +41,7 @@ def warnings(source: Source, notebook: NotebookNode) -> list[str]:
     for cell, made in zip(source.cells, notebook.cells):
         if cell.kind != "code" or SETUP in cell.tags or cell.nbgrader.get("grade"):
             continue
-        shows = len({path for path, _ in cell.origins}) > 1 or cell.origins[:1] != [
-            (source.shown, cell.where()[1])
-        ]
+        shows = any(path != source.shown for path, _ in cell.origins)
         rows, most = made.source.count("\n") + 1, LONGEST_SHOWN if shows else LONGEST
         if rows > most:
             path, line = cell.where()

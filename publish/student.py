@@ -9,6 +9,7 @@ from nbformat.notebooknode import NotebookNode
 from traitlets.config import Config
 
 from publish.errors import PublishError
+from publish.task import BEGIN, END
 
 STUB = "# YOUR CODE HERE\nraise NotImplementedError"
 EXPECTED = "expected"
@@ -57,6 +58,15 @@ def without_nbgrader(notebook: NotebookNode) -> NotebookNode:
     made = copy.deepcopy(notebook)
     for cell in made.cells:
         cell.metadata.pop("nbgrader", None)
+    return made
+
+
+def without_markers(notebook: NotebookNode) -> NotebookNode:
+    """A copy without the lines that mark solutions, for readers of the solution."""
+    made = copy.deepcopy(notebook)
+    for cell in made.cells:
+        rows = cell.source.split("\n")
+        cell.source = "\n".join(row for row in rows if row.strip() not in (BEGIN, END))
     return made
 
 
