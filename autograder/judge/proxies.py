@@ -16,8 +16,9 @@ import torch
 from autograder.judge.bridge import linked
 from autograder.judge.errors import student_error
 from autograder.judge.link import Link
-from autograder.sandbox.packing import Packer, Unpacker
+from autograder.sandbox.packing import Packer
 from autograder.sandbox.protocol import ProtocolError
+from autograder.sandbox.unpacking import Unpacker
 
 
 class StudentObject:
@@ -114,6 +115,7 @@ class Student:
         packer = Packer(self._send_other, self.named)
         parts = {"target": packer.pack(target), "args": packer.pack(args)}
         parts["kwargs"] = packer.pack(kwargs)
+        parts["grad"] = torch.is_grad_enabled()
         reply, tensors = self.link.ask("call", packer.tensors, **parts)
         for rng in packer.generators:
             advance(rng)

@@ -22,7 +22,6 @@ from autograder.sandbox.limits import Limits
 from autograder.sandbox.packing import named_classes
 from autograder.sandbox.process import AgentProcess
 
-MAX_BYTES = 20 * 10**6  # of one file of weights
 MAX_HEADER = 1 << 20
 INSIDE = "/weights/submitted.safetensors"
 START_SECONDS = 120.0
@@ -32,7 +31,7 @@ class WeightsProblem(AssertionError):
     """Weights that cannot be scored; the text says what was expected and what to do."""
 
 
-def read_weights(folder: Path, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+def read_weights(folder: Path, name: str, max_bytes: int) -> bytes:
     """The file's bytes, if it is a regular file of allowed size that is safetensors in form."""
     if Path(name).name != name:
         raise WeightsProblem(f"expected a plain file name for the weights, got {name!r}")
@@ -106,11 +105,14 @@ class Trained:
 class WeightRoom:
     """Where a notebook's weights are kept and run. No student code runs in its sandboxes.
 
-    setup: source of the released set-up cell; limits: fields of Limits.
+    setup: source of the released set-up cell; opening: submission, limits, unguarded and
+    max_weights_mb of the case.
     """
 
-    def __init__(self, submission: Path, setup: str, limits: dict[str, Any]) -> None:
-        self.submission, self.setup, self.limits = submission, setup, Limits(**limits)
+    def __init__(self, setup: str, opening: dict[str, Any]) -> None:
+        self.setup, self.submission = setup, Path(opening["submission"])
+        self.limits, self.unguarded = Limits(**opening["limits"]), opening["unguarded"]
+        self.max_bytes = int(1e6 * opening["max_weights_mb"])
         self.course: dict[str, Any] = {}
         self.main: Any = None
         self._made: dict[tuple[str, str], Trained] = {}
@@ -133,20 +135,23 @@ class WeightRoom:
             raise WeightsProblem("this test names no weights and build in its `course` metadata")
         if (name, build) not in self._made:
             place = self._folder / name
-            place.write_bytes(read_weights(self.submission, name))
+            place.write_bytes(read_weights(self.submission, name, self.max_bytes))
             self._made[name, build] = Trained(partial(self._start, place, build))
         return self._made[name, build]
 
     def _start(self, place: Path, build: str) -> StudentObject:
         """A fresh sandbox that has run the released set-up cell and loaded the weights."""
-        process = AgentProcess(((place, INSIDE),), self.limits)
+        home = self._folder if self.unguarded else None
+        process = AgentProcess(((place, INSIDE),), self.limits, home)
         self._processes.append(process)
         link = Link(process.sock, START_SECONDS)
         link.ask("run", source=without_magics(self.setup))
         link.ask("release", names=[])
         student = Student(_Bounded(link, self), {}, named_classes({}))
         try:
-            reply, tensors = link.ask("build", build=build, path=INSIDE)
+            reply, tensors = link.ask(
+                "build", build=build, path=str(place) if self.unguarded else INSIDE
+            )
         except StudentError as error:
             raise WeightsProblem(f"{place.name}: {error.text}") from None
         return student._unpacker(tensors).unpack(reply["value"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from pathlib import Path
 from typing import Any
 
 from autograder.judge.cells import CellResult, run_cell
@@ -51,7 +50,7 @@ class Worker:
     def do_open(self, request: dict) -> dict:
         """What belongs to this notebook; the reply says which process this is."""
         self.opening = request
-        self.room = WeightRoom(Path(request["submission"]), self.setup, request["limits"])
+        self.room = WeightRoom(self.setup, request)
         return {"pid": os.getpid()}
 
     def do_attach(self, request: dict) -> dict:

@@ -7,27 +7,22 @@ code, so nothing it says is trusted: at worst it says wrong values.
 from __future__ import annotations
 
 import contextlib
-import io
 import random
-import signal
 import socket
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from autograder.sandbox.changes import Changes, describe
+from autograder.sandbox.hush import alarm, quiet
 from autograder.sandbox.loading import load_module
-from autograder.sandbox.packing import Packer, Unpacker, named_classes
+from autograder.sandbox.packing import Packer, named_classes
 from autograder.sandbox.protocol import ProtocolError, SilentError, frame, recv_frame
+from autograder.sandbox.unpacking import Unpacker
 
 MAX_HELD = 100_000  # objects and graphs kept for the judge
-
-
-class CallTimeout(BaseException):
-    """The call took longer than the judge allows; not an Exception, so that few catch it."""
 
 
 class Agent:
@@ -48,7 +43,7 @@ class Agent:
         packer = Packer(self._hand_out, self.named)
         reply: dict[str, Any] = {"id": request.get("id")}
         try:
-            with _quiet(), _alarm(float(request.get("seconds") or 0)):
+            with quiet(), alarm(float(request.get("seconds") or 0)):
                 reply["value"] = getattr(self, f"do_{request['op']}")(
                     request, tensors, packer, reply
                 )
@@ -90,7 +85,8 @@ class Agent:
         reader = self._reader(tensors)
         function, args, kwargs = (reader.unpack(request[k]) for k in ("target", "args", "kwargs"))
         watch = Changes(function, args, kwargs, reader.loaded)
-        result = function(*args, **kwargs)
+        with contextlib.nullcontext() if request["grad"] else torch.no_grad():
+            result = function(*args, **kwargs)
         reply["notes"] = watch.notes()
         value = packer.pack(result)
         inputs = {k: t for k, t in reader.loaded if _needs_grad(t)}
@@ -167,37 +163,6 @@ class Agent:
 
 def _needs_grad(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.requires_grad
-
-
-class _Nothing(io.TextIOBase):
-    """Takes what is printed and keeps none of it."""
-
-    def write(self, text: str) -> int:
-        """Pretend that `text` was written."""
-        return len(text)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    nothing = _Nothing()
-    with contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-        yield
-
-
-@contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Raise CallTimeout in the main thread after `seconds`; 0 means never."""
-
-    def stop(*_: Any) -> None:
-        raise CallTimeout(f"no result after {seconds:g} seconds")
-
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
 
 
 def serve(agent: Agent, sock: socket.socket) -> None:

@@ -92,6 +92,11 @@ def bwrap_command(box: Box, command: Sequence[str], bwrap: str = "bwrap") -> lis
     ]
 
 
+def outer_environment() -> dict[str, str]:
+    """What bubblewrap itself gets: its first environment can be read inside, at /proc/1/environ."""
+    return {"PATH": os.environ.get("PATH", os.defpath)}
+
+
 def _isolation() -> list[str]:
     """Own user, pid, ipc, uts, net and (where the kernel has them) cgroup name spaces."""
     return [

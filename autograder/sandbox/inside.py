@@ -7,10 +7,20 @@ import os
 import sys
 from pathlib import Path
 
-from autograder.sandbox.bubblewrap import INSIDE
+from autograder.sandbox.bubblewrap import ENVIRONMENT, INSIDE
 from autograder.sandbox.limits import Limits
 
-_MODULES = ("protocol", "packing", "changes", "loading", "agent", "limits", "launch")
+_MODULES = (
+    "protocol",
+    "packing",
+    "unpacking",
+    "changes",
+    "hush",
+    "loading",
+    "agent",
+    "limits",
+    "launch",
+)
 
 
 def agent_files() -> tuple[tuple[Path, str], ...]:
@@ -24,7 +34,21 @@ def agent_files() -> tuple[tuple[Path, str], ...]:
 
 def launch_command(mode: str, limits: Limits, fd: int | str, *rest: str) -> list[str]:
     """The command inside: this interpreter, isolated from environment and user packages."""
-    script = f"{INSIDE}/autograder/sandbox/launch.py"
+    return _command(f"{INSIDE}/autograder/sandbox/launch.py", mode, limits, fd, *rest)
+
+
+def unguarded_command(mode: str, limits: Limits, fd: int | str, *rest: str) -> list[str]:
+    """The same without a sandbox, for machines that have none and instructors who insist."""
+    return _command(str(Path(__file__).resolve().parent / "launch.py"), mode, limits, fd, *rest)
+
+
+def unguarded_environment(home: Path) -> dict[str, str]:
+    """The sandbox's environment with a real home folder."""
+    path = os.environ.get("PATH", os.defpath)
+    return {**ENVIRONMENT, "HOME": str(home), "MPLCONFIGDIR": str(home / "mpl"), "PATH": path}
+
+
+def _command(script: str, mode: str, limits: Limits, fd: int | str, *rest: str) -> list[str]:
     words = json.dumps({**limits.as_dict(), "threads": _threads() + 4 * limits.processes})
     return [os.path.abspath(sys.executable), "-I", script, mode, words, str(fd), *rest]
 

@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 
-sys.path.insert(0, "/agent")
+# /agent inside; without a sandbox the folder above the package
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from autograder.sandbox.limits import apply_rlimits
 

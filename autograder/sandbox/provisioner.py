@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
-from traitlets import Dict, Unicode
+from traitlets import Bool, Dict, Unicode
 
-from autograder.sandbox.bubblewrap import SUBMISSION, Box, bwrap_command, submission_files
-from autograder.sandbox.inside import agent_files, launch_command
+from autograder.sandbox.bubblewrap import (
+    SUBMISSION,
+    Box,
+    bwrap_command,
+    outer_environment,
+    submission_files,
+)
+from autograder.sandbox.inside import (
+    agent_files,
+    launch_command,
+    unguarded_command,
+    unguarded_environment,
+)
 from autograder.sandbox.limits import Limits, Watchdog, kill_tree, tree
 
 NAME = "autograder-sandbox"
@@ -29,6 +40,7 @@ class SandboxProvisioner(LocalProvisioner):
 
     submission = Unicode("").tag(config=True)
     limits = Dict({}).tag(config=True)
+    unguarded = Bool(False).tag(config=True)
 
     agent: socket.socket | None = None
     watchdog: Watchdog | None = None
@@ -47,12 +59,26 @@ class SandboxProvisioner(LocalProvisioner):
         self.agent, self._inner = socket.socketpair()
         limits = Limits(**self.limits)
         connection = ["-f", manager.connection_file, "--HistoryManager.enabled=False"]
-        command = launch_command("kernel", limits, self._inner.fileno(), *connection)
-        kwargs["cmd"] = bwrap_command(self._box(limits), command)
+        words = ("kernel", limits, self._inner.fileno(), *connection)
+        if self.unguarded:
+            kwargs["cmd"], kwargs["cwd"] = unguarded_command(*words), str(self._copy())
+            kwargs["env"] = unguarded_environment(self._run)
+        else:
+            kwargs["cmd"] = bwrap_command(self._box(limits), launch_command(*words))
+            kwargs["cwd"], kwargs["env"] = "/", outer_environment()
         kwargs["pass_fds"] = [self._inner.fileno()]
         kwargs["stdout"] = kwargs["stderr"] = subprocess.DEVNULL
-        kwargs["cwd"] = "/"
         return kwargs
+
+    def _copy(self) -> Path:
+        """A copy of the submission's files, for a kernel without a sandbox."""
+        place = self._run / "submission"
+        place.mkdir()
+        for host, inside in submission_files(Path(self.submission)) if self.submission else ():
+            target = place / Path(inside).relative_to(SUBMISSION)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(host, target)
+        return place
 
     def _box(self, limits: Limits) -> Box:
         files = [
@@ -97,12 +123,15 @@ class SandboxProvisioner(LocalProvisioner):
         await super().cleanup(restart)
 
 
-def write_kernelspec(folder: Path, submission: Path | None, limits: Limits) -> str:
+def write_kernelspec(
+    folder: Path, submission: Path | None, limits: Limits, unguarded: bool = False
+) -> str:
     """Make a kernelspec under `folder` for one submission; returns its name.
 
     `folder` goes to KernelSpecManager.kernel_dirs: nothing is installed for the user.
     """
     config = {"submission": str(submission or ""), "limits": limits.as_dict()}
+    config["unguarded"] = unguarded
     spec = {
         "argv": ["python", "-f", "{connection_file}"],  # the provisioner makes the real command
         "display_name": "Python 3 (sandboxed)",
