@@ -70,6 +70,8 @@ def _refuse_rebinding(source: Source, asked: Asked, items: list[Definition]) -> 
 
 def _binding_line(cell: Cell, name: str) -> int:
     for node in ast.walk(parse_cell(cell)):
+        if isinstance(node, ast.alias):
+            continue
         target = getattr(node, "id", None) or getattr(node, "name", None)
         if target == name and not isinstance(getattr(node, "ctx", None), ast.Load):
             return getattr(node, "lineno", 1)

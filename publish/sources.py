@@ -81,8 +81,6 @@ def read_source(path: Path, root: Path | None = None) -> Source:
         text = path.read_text(encoding="utf-8")
     except OSError as err:
         raise PublishError(f"cannot read the source: {err.strerror}", shown) from None
-    if "\r" in text:
-        raise PublishError("the source has carriage returns; save it with plain line ends", shown)
     notebook = jupytext.reads(text, fmt=FORMAT)
     if not notebook.cells or not any(row.startswith(MARKER) for row in text.split("\n")):
         raise PublishError("no cells; expected `# %%` and `# %% [markdown]` markers", shown)
