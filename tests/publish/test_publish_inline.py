@@ -8,6 +8,7 @@ import pytest
 from publish.binding import check_imports, check_names
 from publish.errors import PublishError
 
+MATHS, CELL = "from minilib.maths import", "# %%\n"
 SHOW = """
     from minilib.maths import log_prob
 
@@ -275,12 +276,12 @@ def test_setting_replaces_a_constant(mini):
         ("from minilib.maths import Gauss\nGauss = 3\n", "01_x.py:7: the cell binds `Gauss`"),
         ("from minilib.maths import LOG_ROOT\n\n# %%\nmath = 1\n", "01_x.py:9: .* `import math`"),
         ("%matplotlib inline\n", "01_x.py:6: does not parse"),
-        ("# %%\nfrom minilib.maths import Gauss # show\n\n# %%\nfrom minilib.maths import Gauss # show\n",
+        (f"{CELL}{MATHS} Gauss # show\n\n{CELL}{MATHS} Gauss # show\n",
          "01_x.py:10: `Gauss` is shown a second time; first at lectures/01_x.py:7"),
         ("# %%\nfrom minilib.maths import LOG_ROOT  # task\n", "maths.py:7: .* no function body"),
-        ("from minilib.fits import total\n\n# %%\ntotal([])\n\n# %%\nfrom minilib.maths import log_prob  # task\n",
+        (f"from minilib.fits import total\n\n{CELL}total([])\n\n{CELL}{MATHS} log_prob  # task\n",
          "01_x.py:9: this cell uses `log_prob` before the cell of its task .*01_x.py:12"),
-        ("import numpy as math\nfrom minilib.maths import LOG_ROOT\n", "`import math` clashes with"),
+        (f"import numpy as math\n{MATHS} LOG_ROOT\n", "`import math` clashes with"),
     ],
 )  # fmt: skip
 def test_refused(mini, text, said):
@@ -300,10 +301,10 @@ def test_refused(mini, text, said):
         ("def X():\n    return unknown\n", "m.py:1: `X` uses `unknown`, which"),
         ("X = __file__\n", "m.py:1: `X` uses `__file__`"),
         ("import minilib.maths\nX = 1\n", "m.py:1: write `from minilib.maths import name`"),
-        ("from minilib.maths import Gauss as X\n", "m.py:1: write `from minilib.maths import name`"),
+        (f"{MATHS} Gauss as X\n", "m.py:1: write `from minilib.maths import name`"),
         ("def X():\n    import minilib.maths\n", "m.py:2: import the library at the top"),
         ("X = (\n", "m.py:1: does not parse"),
-        ("from minilib.maths import gone\ndef X():\n    return gone\n", "m.py:1: .* defines no `gone`"),
+        (f"{MATHS} gone\ndef X():\n    return gone\n", "m.py:1: .* defines no `gone`"),
     ],
 )  # fmt: skip
 def test_library_that_cannot_be_inlined(mini, text, said):

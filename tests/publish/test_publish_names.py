@@ -60,7 +60,7 @@ def test_functions_of_the_standard_library(module):
     tried = 0
     for item in vars(module).values():
         if inspect.isfunction(item) and item.__module__ == module.__name__:
-            text = inspect.getsource(item)
+            text = textwrap.dedent(inspect.getsource(item))
             loads, stores = _loaded(compile(text, "<text>", "exec"))
             assert scan(text).free == loads - stores - set(dir(builtins)), item
             assert scan(text).bound == stores
