@@ -22,7 +22,7 @@ def animate(
     fps: int = 12,
     dpi: int = 90,
     cap: int = 500_000,
-):
+) -> "HTML":  # noqa: F821  (IPython is imported only where there is a notebook)
     """Inline HTML5 video of draw(ax, k), k = 0 .. frames - 1, each on a cleared ax.
 
     size in inches; `cap` bounds the length of the HTML in characters: quality falls until it fits,

@@ -63,7 +63,12 @@ def plot_points(
 
 
 def plot_field(
-    ax: Axes, field: Callable, lim: float = 3.0, n: int = 18, color: str = MODEL, scale=None
+    ax: Axes,
+    field: Callable,
+    lim: float = 3.0,
+    n: int = 18,
+    color: str = MODEL,
+    scale: float | None = None,
 ) -> Axes:
     """Arrows of a vector field (score, velocity) on [-lim, lim]^2; field (n*n, 2) -> (n*n, 2).
 
@@ -76,7 +81,9 @@ def plot_field(
     return _square(ax, lim)
 
 
-def plot_losses(ax: Axes, losses: Sequence[float], color: str = MODEL, label=None) -> Axes:
+def plot_losses(
+    ax: Axes, losses: Sequence[float], color: str = MODEL, label: str | None = None
+) -> Axes:
     """Losses by step: each one pale, their running mean over 1/50 of the steps on top."""
     y = torch.as_tensor(losses, dtype=torch.float64)
     window = max(1, len(y) // 50)
