@@ -147,9 +147,11 @@ def ebm_loss(phases: Phases, alpha: float = 0.0) -> Tensor:
     return phases.data.mean() - phases.model.mean() + alpha * penalty
 
 
-def log_z_grid(energy: Callable, lim: float = 4.0, n: int = 400) -> Tensor:
+def log_z_grid(
+    energy: Callable, lim: float = 4.0, n: int = 400, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """log Z of a 2-D energy by the midpoint rule on [-lim, lim]^2 with n^2 cells; ()."""
-    g = (torch.arange(n) + 0.5) * (2 * lim / n) - lim
+    g = (torch.arange(n, dtype=dtype) + 0.5) * (2 * lim / n) - lim
     with torch.no_grad():
         log_p = -energy(torch.cartesian_prod(g, g))
     return log_p.logsumexp(0) + 2 * math.log(2 * lim / n)
