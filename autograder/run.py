@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def grade_one(job: Job, execute: str = EXECUTE) -> dict[str, Any]:
             bundle |= _grade(job, work, execute)
         except Exception as error:  # one submission must not stop the class
             bundle["failed"] = f"{type(error).__name__}: {error}"
+            bundle["failed_where"] = traceback.format_exc()
     bundle["seconds"] = round(time.perf_counter() - start, 2)
     return bundle
 
@@ -120,9 +122,7 @@ def grading_config(job: Job, work: Path, url: str, execute: str) -> Config:
 def _report(work: Path) -> dict[str, Any]:
     """What execution says about itself: timings, memory, restarts, messages by grade_id."""
     path = work / "execution.json"
-    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"cells": []}
-    report["cells"] = {entry["cell"]: entry for entry in report["cells"]}
-    return report
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _counts(cell: NotebookNode) -> bool:

@@ -1,0 +1,141 @@
+"""The command `autograder`: open a homework, collect, grade, feedback, gradebook."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autograder.errors import CourseError, mendable
+
+app = typer.Typer(
+    help="Grade notebooks: student code runs in a sandbox, tests run outside, nbgrader keeps "
+    "points, marks and feedback. Files lie in $COURSE_DIR (default: class/). A mistake that you "
+    "can mend ends with one message and exit code 2, and changes nothing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Homework = Annotated[str, typer.Argument(help="Name in course.yml, such as homework1.")]
+Students = Annotated[
+    list[str], typer.Option("--student", "-s", help="Only this student_id; may be given again.")
+]
+
+
+@app.command("open")
+def open_(
+    homework: Homework,
+    version: Annotated[str, typer.Option(help="12 hex digits; default: the one built last.")] = "",
+) -> None:
+    """Open a built homework for the term: skeleton, gradebook, secret.
+
+    Reads build/HOMEWORK/, which `publish homework HOMEWORK` writes. Again: nothing changes. A later
+    version opens beside the earlier ones; each submission is graded on its own.
+    """
+    from autograder import commands
+
+    commands.open_homework(homework, version)
+
+
+@app.command()
+def collect(
+    homework: Homework,
+    path: Annotated[
+        Path, typer.Argument(help="Folder (one folder or file per student), LMS zip, or .ipynb.")
+    ],
+    students: Annotated[
+        Path | None, typer.Option(help="students.csv to keep with the class from now on.")
+    ] = None,
+) -> None:
+    """Take submissions in: any notebook name, weights (*.safetensors) beside it, zips inside.
+
+    Limits: a notebook 128 MB, an archive 200 files and 512 MB unpacked, weights as course.yml says
+    (20 MB by default). Time of hand-in: timestamp.txt, else the file's time. The last attempt
+    counts, all are kept. What cannot be taken is named, with the reason; the rest is taken.
+    """
+    from autograder import commands
+
+    commands.collect(homework, path, students)
+
+
+@app.command()
+def grade(
+    homework: Homework,
+    student: Students = [],  # noqa: B006 (typer copies it)
+    engine: Annotated[
+        str, typer.Option(help="local: several processes; serial: one, to find errors.")
+    ] = "local",
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Also what is graded already.")] = False,
+) -> None:
+    """Grade what was collected. Stopped at any moment, the next call goes on where it was.
+
+    Limits of one submission: cells 60 s each, added cells 10 s each and 60 s together, tests 60 s
+    (600 s with weights), 4 GiB of memory, no network. Marks given by persons stay.
+    """
+    from autograder import commands
+
+    commands.grade(homework, student, engine, workers, again)
+
+
+@app.command()
+def feedback(homework: Homework, student: Students = []) -> None:  # noqa: B006
+    """Write one page per student: points and message of every check, no hidden test."""
+    from autograder import commands
+
+    commands.feedback(homework, student)
+
+
+@app.command()
+def gradebook(
+    homework: Homework,
+    csv: Annotated[Path | None, typer.Option(help="Where to; default: in the class.")] = None,
+) -> None:
+    """Show the gradebook as a table (points, hours late) and write it as CSV."""
+    from autograder import commands
+
+    commands.gradebook(homework, csv)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can guard, what is missing, and how to mend it."""
+    from autograder import commands
+
+    commands.doctor()
+
+
+@app.command()
+def demo(
+    homework: Annotated[str, typer.Argument(help="Name in course.yml.")] = "homework1",
+    folder: Annotated[Path, typer.Option(help="Where the class is made.")] = Path("build/demo"),
+    engine: Annotated[str, typer.Option(help="local or serial.")] = "local",
+) -> None:
+    """Make a class of submissions, grade it and show everything; 4 minutes at most on 2 cores."""
+    from autograder import commands_demo
+
+    commands_demo.demo(homework, folder, engine)
+
+
+def main() -> None:
+    """Run the command; mistakes of the user end with one message and exit code 2."""
+    try:
+        with mendable():
+            app()
+    except CourseError as error:
+        print(_message(error), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; nothing is lost: give the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _message(error: CourseError) -> str:
+    return f"error: expected {error.expected}\n  came: {error.came}\n  what to do: {error.mend}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""What the subcommands do: gather the pieces, show the result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from autograder import doctor as health
+from autograder.context import Context, make_context, must_be_free, must_guard, take_roster
+from autograder.errors import CourseError
+from autograder.feedback import write_feedback
+from autograder.grading import Graded, grade_all, plan
+from autograder.intake import collect as take_in
+from autograder.intake import not_collected
+from autograder.jobs import Job
+from autograder.opening import grade_ids
+from autograder.opening import open_homework as open_release
+from autograder.progress import Meter
+from autograder.release import find_release
+from autograder.report import console, doctor_table, grade_table, taken_table
+from autograder.table import Row, read_rows, write_csv
+
+
+def open_homework(name: str, version: str = "", context: Context | None = None) -> None:
+    """Open a built homework for the term."""
+    context = context or make_context()
+    homework = context.homework(name)
+    release = find_release(context.build, name, version or None)
+    must_be_free(context.place)
+    opened = open_release(release, homework, context.place)
+    points = sum(opened.points.values())
+    word = "opened" if opened.new else "open already"
+    out = console()
+    out.print(
+        f"{name}, version {opened.version}: {word}, {points:g} points in {context.place.root}"
+    )
+    out.print(f"next: autograder collect {name} PATH")
+
+
+def collect(
+    name: str, path: Path, students: Path | None = None, context: Context | None = None
+) -> None:
+    """Take submissions in and say what became of each."""
+    context = context or make_context()
+    homework = context.homework(name)
+    context.place.latest(name)
+    if students is not None:
+        take_roster(students, context.place)
+    taken = take_in(path, homework, context.place, context.roster)
+    out = console()
+    out.print(taken_table(taken))
+    count = Counter(item.status for item in taken)
+    out.print(", ".join(f"{number} {status}" for status, number in sorted(count.items())))
+    if count["refused"] == len(taken):
+        raise CourseError(
+            "at least one submission that can be taken",
+            "none could: the reasons stand above",
+            "mend them and give the same command again",
+        )
+    out.print(f"next: autograder grade {name}")
+
+
+def grade(
+    name: str,
+    students: list[str],
+    engine: str = "local",
+    workers: int = 0,
+    again: bool = False,
+    context: Context | None = None,
+) -> None:
+    """Grade what was collected, with a progress display; what failed is named at the end."""
+    context = context or make_context()
+    homework = context.homework(name)
+    jobs = plan(homework, context.place, context.root, students)
+    must_guard()
+    results = grade_all(
+        jobs,
+        homework,
+        context.place,
+        context.course.late,
+        context.roster,
+        engine=engine,
+        workers=workers,
+        again=again,
+    )
+    failed = _watch(results, jobs)
+    if failed:
+        _explain(failed)
+    console().print(f"next: autograder feedback {name}; autograder gradebook {name}")
+
+
+def _watch(results, jobs: list[Job]) -> list[Graded]:
+    """Show each result as it comes; return those that failed."""
+    failed = []
+    with Meter(len(jobs), console()) as meter:
+        for done in results:
+            wrong = bool(done.bundle["failed"])
+            failed += [done] if wrong else []
+            meter.step(done.bundle["student"], _result(done), wrong, done.kept)
+    return failed
+
+
+def _result(done: Graded) -> str:
+    bundle = done.bundle
+    if bundle["failed"]:
+        return "NOT GRADED"
+    got = sum(c["points"] or 0 for c in bundle["checks"])
+    waits = sum(c["points"] is None for c in bundle["checks"])
+    text = f"{got:g} points" + (f", {waits} cells to mark" if waits else "")
+    return text + (" (graded before)" if done.kept else f" ({bundle['seconds']:.0f} s)")
+
+
+def _explain(failed: list[Graded]) -> None:
+    out = console(stderr=True)
+    for done in failed:
+        reason = done.bundle["failed"].strip().splitlines()
+        out.print(f"{done.bundle['student']}: {reason[-1]}", markup=False)
+    raise CourseError(
+        "every submission graded",
+        f"the grader itself failed on {len(failed)}; the others are in the gradebook",
+        "give the same command again; what is graded stays",
+    )
+
+
+def feedback(name: str, students: list[str], context: Context | None = None) -> None:
+    """Write the pages of the named students, or of all."""
+    context = context or make_context()
+    context.homework(name)
+    place, out = context.place, console()
+    known = place.students(name)
+    if not known:
+        raise not_collected(place, name)
+    for student in students:
+        if student not in known:
+            came = f"{student!r} has handed nothing in"
+            raise CourseError("a student with a submission", came, "mend the name")
+    pages = list(write_feedback(name, place, students or known))
+    missing = [student for student, page in pages if page is None]
+    out.print(f"{len(pages) - len(missing)} pages in {place.root / 'feedback'}", soft_wrap=True)
+    if missing:
+        raise CourseError(
+            "graded submissions",
+            f"not graded yet: {', '.join(missing)}",
+            f"`autograder grade {name}`",
+        )
+
+
+def gradebook(name: str, csv: Path | None = None, context: Context | None = None) -> list[Row]:
+    """Show the table and write the CSV."""
+    context = context or make_context()
+    rows = rows_of(name, context)
+    out = console()
+    out.print(grade_table(rows, f"{name}: {context.homework(name).title}"))
+    waiting = sum(row.to_mark for row in rows)
+    if waiting:
+        out.print(f"{waiting} answers wait for a person: open formgrader on {context.place.root}")
+    out.print(f"CSV: {save_csv(rows, name, csv, context)}", soft_wrap=True)
+    return rows
+
+
+def rows_of(name: str, context: Context) -> list[Row]:
+    """The gradebook's rows; CourseError when the homework is not open."""
+    homework = context.homework(name)
+    context.place.latest(name)
+    return read_rows(homework, context.place, context.course.late, context.roster)
+
+
+def save_csv(rows: list[Row], name: str, path: Path | None, context: Context) -> Path:
+    """Write the CSV, checks in the notebook's order; returns where it is."""
+    path = path or context.place.root / "exports" / f"{name}.csv"
+    if path.is_dir():
+        raise CourseError("a file to write the CSV to", f"{path} is a folder", "add a file name")
+    order = grade_ids(context.place.root / "source" / name / f"{name}.ipynb")
+    have = {check for row in rows for check in row.checks}
+    write_csv(rows, path, [check for check in order if check in have])
+    return path
+
+
+def doctor() -> None:
+    """Show what was found; CourseError when something stands against grading here."""
+    context = make_context()
+    findings = health.examine(context.place.root)
+    console().print(doctor_table(findings))
+    if not health.healthy(findings):
+        bad = [f for f in findings if f.state == "bad"]
+        what = ", ".join(f"{f.what}: {f.found}" for f in bad)
+        raise CourseError("a machine that can grade", what, bad[0].mend)
