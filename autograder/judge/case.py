@@ -11,7 +11,11 @@ from autograder.sandbox.limits import Limits
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds of wall clock, and how often a dead kernel is started again."""
+    """Seconds of wall clock, and how often a dead kernel is started again.
+
+    After each death the cells that worked are replayed, at most `replays` times if the replay dies
+    as well; `restarts` bounds the deaths of one notebook and `total` its whole time.
+    """
 
     define: float = 60.0
     extra: float = 10.0  # each cell that the student added
@@ -19,7 +23,9 @@ class Budget:
     test: float = 60.0
     weights: float = 600.0  # a test that runs submitted weights
     call: float = 30.0  # one call of a student's function
-    restarts: int = 2
+    total: float = 1800.0
+    replays: int = 2
+    restarts: int = 12
 
 
 @dataclass(frozen=True)

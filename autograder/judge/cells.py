@@ -53,8 +53,7 @@ def run_cell(
     and student; seconds: of wall clock, all calls together.
     """
     start, printed = time.monotonic(), io.StringIO()
-    student.link.deadline = start + seconds
-    student.link.begin(derive(secret, cell_id))
+    student.link.deadline, student.link.notes = start + seconds, []
     result = CellResult(ok=False)
     try:
         with _clean_state(derive(secret, cell_id, "judge")), _captured(printed):
@@ -63,7 +62,10 @@ def run_cell(
     except Exception as error:
         _explain(result, error, source, cell_id)
     result.seconds = time.monotonic() - start
-    result.notes = list(student.link.notes)
+    if HIDDEN in source:  # notes are the sandbox's words: they could carry the inputs out
+        result.detail += "".join(f"note: {n}\n" for n in student.link.notes)
+    else:
+        result.notes = list(student.link.notes)
     result.printed = printed.getvalue()[:MAX_PRINT]
     return result
 
@@ -75,7 +77,9 @@ def _execute(
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     here = {**space, "test_rng": rng_maker(secret, cell_id), "__name__": "__main__"}
     missing = [n for n in free_names(source) if n not in here]
-    here.update(student.names(missing))
+    if missing:
+        student.link.begin(derive(secret, cell_id))
+        here.update(student.names(missing))
     body, last = compile_cell(source, name)
     exec(body, here)  # a released test, not the submission
     return None if last is None else eval(last, here)
@@ -106,7 +110,8 @@ def _explain(result: CellResult, error: Exception, source: str, cell_id: str) ->
     else:
         name, text = type(error).__name__, str(error)[:4000]
         if isinstance(error, ProtocolError):
-            name, text = "AnswerError", f"your code's answer cannot be used: {error}"
+            said = "" if hidden else f": {error}"
+            name, text = "AnswerError", f"your code's answer cannot be used{said}"
         frames = traceback.extract_tb(error.__traceback__)
         at = [f for f in frames if f.filename == f"<test {cell_id}>"]
         shown = [f"{name}: {text}"]

@@ -63,5 +63,4 @@ class Link:
 
     def begin(self, seed: int) -> None:
         """A new test cell: forget handles, seed the sandbox's global generators."""
-        self.notes = []
         self.ask("begin", seed=seed)

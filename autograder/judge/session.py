@@ -32,7 +32,7 @@ class Session:
     def __init__(self, case: Case, setup: str) -> None:
         self.case, self.setup, self.record = case, setup, Record()
         self.kernel: SandboxKernel | None = None
-        self.attached = False
+        self.attached, self.begin = False, time.monotonic()
         self.worked: list[NotebookNode] = []  # cells to replay after a restart
         judge_for(setup, case.path)  # starts while the kernel starts
         self._start()
@@ -45,8 +45,9 @@ class Session:
     # -- cells ----------------------------------------------------------------------------------
     def run(self, cell: NotebookNode, seconds: float) -> CellRun:
         """Run a cell in the sandbox; KernelDead when it ended the kernel, which is then new."""
+        self._revive()
         if self.kernel is None:
-            raise KernelDead("not run: the kernel had died too often")
+            raise KernelDead("not run: the kernel had died too often, or the time is up")
         try:
             done = self.kernel.run(cell.source, seconds)
         except KernelDead as dead:
@@ -63,6 +64,7 @@ class Session:
 
         request: see JudgeWorker.cell. None for a result when the judge itself failed.
         """
+        self._revive()
         if self.kernel is not None and not self.attached:
             self.attach()  # no set-up cell, or a failed one
         margin = WEIGHTS_MARGIN if request["course"].get("weights") else MARGIN
@@ -86,6 +88,17 @@ class Session:
         self.attached = self.worker.attach(self.kernel.agent, self.case.budget.call)
         if not self.attached:
             self._again("the sandbox does not answer")
+
+    def _revive(self) -> None:
+        """A kernel that died between two cells is no fault of the next one; time is up for all."""
+        if self.kernel is None:
+            return
+        if time.monotonic() - self.begin > self.case.budget.total:
+            self.record.killed.append(f"the notebook ran longer than {self.case.budget.total:g} s")
+            self._drop()
+            self.worker.detach()
+        elif not self.kernel.alive():
+            self._again(self.kernel.why_killed() or "the kernel died between two cells")
 
     # -- life -----------------------------------------------------------------------------------
     def _open(self) -> JudgeWorker:
@@ -114,14 +127,18 @@ class Session:
     def _again(self, why: str) -> None:
         """Start the kernel again and replay the cells that worked; give up after the last time."""
         self.record.killed.append(why)
-        while True:
+        budget = self.case.budget
+        for _ in range(budget.replays):
             self._drop()
-            if self.record.restarts >= self.case.budget.restarts:
-                return self.worker.detach()
+            late = time.monotonic() - self.begin > budget.total
+            if late or self.record.restarts >= budget.restarts:
+                break
             self.record.restarts += 1
             self._start()
             if self.kernel is not None and self._replay():
-                return None
+                return
+        self._drop()
+        self.worker.detach()
 
     def _replay(self) -> bool:
         """Run the cells that worked once more; False if one of them kills the kernel now."""

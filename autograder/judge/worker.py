@@ -21,7 +21,7 @@ class NoLink:
     """Stands where a link would: the submission's kernel is gone for good."""
 
     deadline: float | None = None
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
 
     def ask(self, *_: Any, **__: Any) -> Any:
         """Say so."""
@@ -84,6 +84,6 @@ class Worker:
                 request["points"],
             )
         except SandboxGone as gone:
-            result = CellResult(ok=False, notes=list(student.link.notes))
+            result = CellResult(ok=False)
             return {"result": dataclasses.asdict(result), "gone": str(gone)}
         return {"result": dataclasses.asdict(result), "gone": ""}
