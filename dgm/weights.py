@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from dgm.image_files import cache_folder
+
 RELEASE_URL = ""  # the builder writes the raw address of the published repository here
 
 
@@ -32,36 +34,39 @@ def weights_sha256(path: str | os.PathLike) -> str:
 def load_weights(name: str, sha256: str) -> dict[str, Tensor] | None:
     """Tensors of NAME.safetensors from beside the notebook, else from the release; else None.
 
-    Looked for in the working folder, `weights/`, `../weights/`, `../../weights/`, the cache, then
-    at RELEASE_URL. A file with another sha256 is named and passed over. Prints where they came
-    from; on None the caller goes on with the model it has just trained.
+    Looked for in the working folder, in `weights/` here and up to two folders higher, in the cache,
+    then at RELEASE_URL. Only a file with this sha256 is used; any other is named and passed over.
+    On None, which is said too, the caller goes on with the model that it has trained itself.
     """
     from safetensors.torch import load_file
 
-    for path in [*_weights_beside(name), _download_weights(name)]:
-        if path is None or not path.is_file():
-            continue
-        if weights_sha256(path) == sha256:
-            print(f"weights: {name}")
+    cached = cache_folder() / "weights" / f"{sha256[:12]}-{name}"
+    beside = [Path(up) / name for up in (".", "weights", "../weights", "../../weights")]
+    for path in (*beside, cached):
+        if path.is_file() and _is_expected(path, sha256):
+            print(f"weights: {name}, beside the notebook")
             return load_file(path)
-        print(f"weights: {path} has another sha256 than expected ({sha256[:12]}...): not used")
+    if RELEASE_URL and _download_weights(f"{RELEASE_URL}/weights/{name}", cached, sha256):
+        print(f"weights: {name}, from the release")
+        return load_file(cached)
     print(f"weights: {name} is neither beside the notebook nor at the release: going on without")
     return None
 
 
-def _weights_beside(name: str) -> list[Path]:
-    return [Path(p) / name for p in (".", "weights", "../weights", "../../weights")]
+def _is_expected(path: Path, sha256: str) -> bool:
+    if (found := weights_sha256(path)) == sha256:
+        return True
+    print(f"weights: {path} is not used: sha256 {sha256[:12]}... expected, {found[:12]}... found")
+    return False
 
 
-def _download_weights(name: str) -> Path | None:
-    target = Path(os.environ.get("DGM_CACHE", Path.home() / ".cache" / "dgm")) / "weights" / name
-    if target.is_file() or not RELEASE_URL:
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _download_weights(url: str, target: Path, sha256: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{RELEASE_URL}/weights/{name}", timeout=30) as answer:
-            target.write_bytes(answer.read())
-    except OSError as error:
-        print(f"weights: no download of {name} ({error})")
-        return None
-    return target
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            content = answer.read()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    except (OSError, ValueError) as error:
+        print(f"weights: no download from {url} ({error})")
+        return False
+    return _is_expected(target, sha256)
