@@ -84,7 +84,10 @@ def weights(
     from publish.many import clock
     from publish.weights import make_weights
 
-    for kept in make_weights(_course(), names or [], clock()):
+    made = make_weights(_course(), names or [], clock())
+    if not made:
+        print("no notebook with the knob TRAIN_ALL calls save_weights")
+    for kept in made:
         print(f"weights/{kept.name}: {kept.size} bytes, sha256 for the source:\n  {kept.sha256}")
 
 

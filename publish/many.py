@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 
 from publish.build import Built, build
@@ -35,23 +37,34 @@ def run_all(
     """
     results, failed = {}, []
     began = time.monotonic()
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(work, *arguments): item for item, arguments in tasks}
-        for done, future in enumerate(as_completed(waiting), start=1):
-            item = waiting[future]
-            try:
-                results[item.source] = future.result()
-                line = told(results[item.source])
-            except PublishError as err:
-                failed.append(str(err))
-                line = "failed"
-            except BrokenProcessPool:
-                raise PublishError("a worker process died (memory?); try --jobs 1") from None
-            spent = time.monotonic() - began
-            print(f"[{done}/{len(tasks)}] {item.source} ({spent:.0f} s): {line}", flush=True)
+    for done, (item, get) in enumerate(_finished(work, tasks, jobs), start=1):
+        try:
+            results[item.source] = get()
+            line = told(results[item.source])
+        except PublishError as err:
+            failed.append(str(err))
+            line = "failed"
+        except BrokenProcessPool:
+            raise PublishError("a worker process died (memory?); try --jobs 1") from None
+        spent = time.monotonic() - began
+        print(f"[{done}/{len(tasks)}] {item.source} ({spent:.0f} s): {line}", flush=True)
     if failed:
         raise PublishError("\n".join(failed))
     return [results[item.source] for item, _ in tasks]
+
+
+def _finished(work: Job, tasks: list[tuple[Item, tuple]], jobs: int) -> Iterator[tuple]:
+    """(item, function that returns its result or raises), in the order in which they end."""
+    if min(jobs, len(tasks)) == 1:
+        for item, arguments in tasks:
+            yield item, partial(work, *arguments)
+        return
+    # a fork has all modules loaded; elsewhere than on Linux it is not safe
+    method = "fork" if sys.platform == "linux" else "spawn"
+    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context(method)) as pool:
+        waiting = {pool.submit(work, *arguments): item for item, arguments in tasks}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result
 
 
 def smoke_all(course: Course, chosen: list[Item], jobs: int) -> None:

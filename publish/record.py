@@ -38,12 +38,21 @@ def _undocumented(tree: ast.Module) -> ast.Module:
     return tree
 
 
+def _piece(node: ast.expr) -> str:
+    """Part of an f-string; Pythons differ in how they divide the plain text between braces."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value.replace("{", "{{")
+    return "{" + _shape(node) + "}"
+
+
 def _is_address(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == ADDRESS
 
 
 def _shape(node: object) -> str:
     """Text of a syntax tree that does not depend on the version of Python (unlike ast.dump)."""
+    if isinstance(node, ast.JoinedStr):
+        return f"JoinedStr({''.join(_piece(value) for value in node.values)})"
     if isinstance(node, ast.AST):
         parts = [
             f"{name}={_shape(value)}"

@@ -116,7 +116,18 @@ class Mini:
 @pytest.fixture
 def mini(tmp_path) -> Mini:
     """A course with a library of two modules and no notebook."""
-    made = Mini(tmp_path)
+    return make_mini(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Mini:
+    """The same for the tests of one module that look at one run."""
+    return make_mini(tmp_path_factory.mktemp("course"))
+
+
+def make_mini(root: Path) -> Mini:
+    """Write the library and course.yml."""
+    made = Mini(root)
     made.write("minilib/maths.py", MATHS)
     made.write("minilib/fits.py", FITS)
     made.write("course.yml", "repository: someone/course\nbranch: main\n")

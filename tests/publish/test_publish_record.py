@@ -78,6 +78,10 @@ def test_address_of_the_release_moves_nothing():
 def test_the_same_on_every_python():
     """Kept from Python 3.11: a hash that moved with the interpreter would void every run."""
     assert of(CODE).startswith("3300d456516d")
+    modern = (
+        'f"a{x!r:>{w}}b" "c" f"{y=}"\nlambda a, /, b=1, *c, d: 0\nmatch x:\n    case [1, *_]: 2'
+    )
+    assert of(modern).startswith("ab8aaa1128bf")
 
 
 def test_data_lines():
