@@ -91,7 +91,7 @@ def feedback(homework: Homework, student: Students = []) -> None:  # noqa: B006
 
 @app.command()
 def gradebook(
-    homework: Homework,
+    homework: Annotated[str, typer.Argument(help="Default: all that are open.")] = "",
     csv: Annotated[Path | None, typer.Option(help="Where to; default: in the class.")] = None,
 ) -> None:
     """Show the gradebook as a table (points, hours late) and write it as CSV."""
@@ -118,6 +118,23 @@ def demo(
     from autograder import commands_demo
 
     commands_demo.demo(homework, folder, engine)
+
+
+@app.command()
+def verify(
+    homework: Homework,
+    seeds: Annotated[int, typer.Option(min=1, help="How many secrets to try.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    full: Annotated[bool, typer.Option("--full", help="Messages at full length.")] = False,
+) -> None:
+    """Test the tests of a built homework: reference, untouched notebook, mutants, alternatives.
+
+    Everything runs in the sandbox and the judge, as a submission does. Exit code 2 when a mutant
+    keeps its points, a right answer loses some, or a message does not name the slip.
+    """
+    from autograder import commands_verify
+
+    commands_verify.verify(homework, seeds, jobs, full)
 
 
 def main() -> None:
