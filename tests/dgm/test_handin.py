@@ -1,0 +1,125 @@
+"""Packing a submission: what is found, what is said to be missing, what lies in the zip."""
+
+import json
+import os
+import sys
+import types
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from dgm.handin import handin_answers, handin_weights, pack_submission
+
+BUILD = {"a.safetensors": lambda: nn.Linear(3, 2)}
+
+
+def answer(grade_id: str, source: str, kind: str = "code") -> dict:
+    """A solution cell as it stands in a notebook file: the source is a list of lines."""
+    about = {"nbgrader": {"grade_id": grade_id, "solution": True, "grade": False}}
+    return {"cell_type": kind, "metadata": about, "source": source.splitlines(keepends=True)}
+
+
+def notebook(*cells: dict, homework: str = "hw") -> dict:
+    """A notebook that carries its homework's name, as released ones do."""
+    return {"cells": list(cells), "metadata": {"course": {"homework": homework}}, "nbformat": 4}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_answers_not_begun_and_broken_are_named():
+    """Magics and shell lines are no syntax errors."""
+    cells = [
+        answer("one", "def f(x):\n    raise NotImplementedError"),
+        answer("two", "def f(x:\n    return x"),
+        answer("three", "%matplotlib inline\n!pip install x\ny = 1"),
+        answer("four", "YOUR ANSWER HERE", "markdown"),
+        {"cell_type": "code", "metadata": {}, "source": "raise NotImplementedError"},
+    ]
+    lines = handin_answers(notebook(*cells))
+    assert lines == ["not begun: one, four", "SYNTAX ERROR in: two"]
+    assert handin_answers(notebook(answer("one", "x = 1"))) == ["every answer has been begun"]
+
+
+def test_weights_are_held_against_the_network(folder):
+    """Absent, fitting, of another shape, not finite, no weights at all, too large."""
+    assert "not here" in handin_weights("a.safetensors", BUILD["a.safetensors"])[0]
+    state = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+    cases = [
+        (state, "fits"),
+        (state | {"weight": torch.ones(3, 3)}, "DOES NOT FIT"),
+        (state | {"bias": torch.tensor([1.0, float("nan")])}, "NaN"),
+    ]
+    for tensors, word in cases:
+        save_file(tensors, "a.safetensors")
+        assert word in handin_weights("a.safetensors", BUILD["a.safetensors"])[0]
+    (folder / "a.safetensors").write_bytes(b"no weights")
+    assert "DOES NOT FIT" in handin_weights("a.safetensors", BUILD["a.safetensors"])[0]
+    with open("a.safetensors", "wb") as file:
+        file.truncate(20 * 10**6 + 1)
+    assert "TOO LARGE" in handin_weights("a.safetensors", BUILD["a.safetensors"])[0]
+
+
+def test_newest_notebook_of_the_homework_is_packed(folder, capsys):
+    """Not a newer one of another homework, not a broken file; weights beside it."""
+    for at, (name, text) in enumerate(
+        {
+            "old.ipynb": json.dumps(notebook(answer("one", "x = 1"))),
+            "mine.ipynb": json.dumps(notebook(answer("one", "x = 2"))),
+            "other.ipynb": json.dumps(notebook(homework="hw2")),
+            "broken.ipynb": "{",
+        }.items()
+    ):
+        (folder / name).write_text(text)
+        os.utime(name, (1000 + at, 1000 + at))
+    save_file({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "a.safetensors")
+    path = pack_submission("hw", BUILD)
+    with zipfile.ZipFile(path) as packed:
+        assert sorted(packed.namelist()) == ["a.safetensors", "hw.ipynb"]
+        assert json.loads(packed.read("hw.ipynb"))["cells"][0]["source"] == ["x = 2"]
+    said = capsys.readouterr().out
+    assert "mine.ipynb" in said
+    assert "packed: hw_submission.zip" in said
+
+
+def test_without_a_notebook_the_weights_are_packed_and_the_way_told(folder, capsys):
+    """Intake takes notebook and zip side by side."""
+    save_file({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "a.safetensors")
+    with zipfile.ZipFile(pack_submission("hw", BUILD)) as packed:
+        assert packed.namelist() == ["a.safetensors"]
+    assert "File > Download" in capsys.readouterr().out
+
+
+def test_with_nothing_there_is_no_zip(folder, capsys):
+    """No empty zip that looks like a submission."""
+    assert pack_submission("hw", BUILD) is None
+    assert not list(folder.iterdir())
+    assert "nothing to pack" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_colab_is_asked_first_and_may_fail(folder, monkeypatch, capsys, answers):
+    """Colab's message interface gives the live notebook; if it raises, the file is taken."""
+    live = notebook(answer("one", "x = 'live'"))
+
+    def blocking_request(name, request="", timeout_sec=None):
+        assert name == "get_ipynb"
+        if not answers:
+            raise TimeoutError
+        return {"ipynb": live}
+
+    colab = types.ModuleType("google.colab")
+    colab._message = types.SimpleNamespace(blocking_request=blocking_request)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    (folder / "saved.ipynb").write_text(json.dumps(notebook(answer("one", "x = 'saved'"))))
+    with zipfile.ZipFile(pack_submission("hw", {})) as packed:
+        source = json.loads(packed.read("hw.ipynb"))["cells"][0]["source"]
+    assert source == (["x = 'live'"] if answers else ["x = 'saved'"])
+    assert ("as it stands in Colab" in capsys.readouterr().out) == answers
