@@ -93,6 +93,22 @@ def iw_bound(log_w: Tensor) -> Tensor:
     return log_w.logsumexp(0) - log(len(log_w))
 
 
+def vae_loss(
+    vae: nn.Module, rng: torch.Generator, beta: float = 1.0, log_lik: Callable = bernoulli_log_prob
+) -> Callable[[Tensor], Tensor]:
+    """The loss to minimise, as a function of a batch: mean of beta KL - log p(x | z), nats.
+
+    beta = 1 is the negative ELBO; Higgins et al. (2017) call the rest a beta-VAE. Noise from rng.
+    """
+
+    def loss(x: Tensor) -> Tensor:
+        eps = torch.randn(len(x), vae.K, generator=rng, device=x.device)
+        terms = elbo(x, vae.encode, vae.decode, eps, log_lik)
+        return (beta * terms.kl - terms.recon).mean()
+
+    return loss
+
+
 def data_log_odds(x: Tensor, floor: float = 1e-3) -> Tensor:
     """Log-odds of each pixel's mean, the best decoder that ignores z. x (N, D). Returns (D,).
 

@@ -18,6 +18,7 @@ from dgm.vae import (
     iw_bound,
     log_weights,
     reparameterise,
+    vae_loss,
 )
 
 F64 = torch.float64
@@ -176,3 +177,14 @@ def test_kl_is_zero_only_at_the_prior(K):
     zero = torch.zeros(3, K, dtype=F64)
     torch.testing.assert_close(gaussian_kl(zero, zero), torch.zeros(3, dtype=F64))
     torch.testing.assert_close(gaussian_kl(zero + 1, zero), torch.full((3,), K / 2, dtype=F64))
+
+
+def test_vae_loss():
+    """Oracle: recon and KL by torch.distributions with the same noise, put together by hand."""
+    vae, x = VAE(6, 2, (5,)), (torch.rand(4, 6) > 0.5).float()
+    value = vae_loss(vae, torch.Generator().manual_seed(3), beta=2.5)(x)
+    eps = torch.randn(4, 2, generator=torch.Generator().manual_seed(3))
+    mu, logvar = vae.encode(x)
+    q, p = Normal(mu, (logvar / 2).exp()), Normal(torch.zeros(4, 2), torch.ones(4, 2))
+    log_lik = Bernoulli(logits=vae.decode(mu + (logvar / 2).exp() * eps)).log_prob(x).sum(1)
+    torch.testing.assert_close(value, (2.5 * kl_divergence(q, p).sum(1) - log_lik).mean())
