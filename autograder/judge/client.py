@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from autograder.judge.cells import CellResult
@@ -45,7 +46,7 @@ class Judge:
             stdout=self._log,
             stderr=self._log,
             cwd=self._folder.name,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _python_path()},
             start_new_session=True,
         )
         inner.close()
@@ -93,6 +94,12 @@ class Judge:
         self._log.close()
         self._folder.cleanup()
         atexit.unregister(self.close)
+
+
+def _python_path() -> str:
+    """So that the server is of the very package that this process runs."""
+    here = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 class JudgeWorker:

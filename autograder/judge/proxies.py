@@ -150,7 +150,7 @@ class Student:
             raise ProtocolError("a malformed gradient")
         return found
 
-    def _send_other(self, value: Any) -> dict:
+    def _send_other(self, value: Any, packer: Packer, depth: int) -> dict:
         """Stand-ins, released functions and classes, and bound methods of what can cross."""
         if isinstance(value, StudentObject):
             return {"handle": value._number}
@@ -158,11 +158,8 @@ class Student:
             value._fail()
         name = getattr(value, "__name__", "")
         if isinstance(value, types.MethodType):
-            owner = Packer(self._send_other, self.named)
-            packed = owner.pack(value.__self__)
-            if not owner.tensors:
-                return {"bound": packed, "name": name}
-        elif name and self.released.get(name) is value:
+            return {"bound": packer.pack(value.__self__, depth + 1), "name": name}
+        if name and self.released.get(name) is value:
             return {"released": name}
         raise ProtocolError(
             f"a test cannot hand a {type(value).__name__} to student code: use a released class"

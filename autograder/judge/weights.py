@@ -46,10 +46,11 @@ def read_weights(folder: Path, name: str, max_bytes: int) -> bytes:
         raise WeightsProblem(
             f"{name} is a link or cannot be opened: hand in the file itself"
         ) from None
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise WeightsProblem(f"{name} is no regular file: hand in the file itself")
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise WeightsProblem(f"{name} is no regular file: hand in the file itself")
         if found.st_size > max_bytes:
             size = f"{found.st_size / 1e6:.1f} MB"
             raise WeightsProblem(f"{name} has {size}, at most {max_bytes / 1e6:g} MB are allowed")
@@ -105,12 +106,13 @@ class Trained:
 class WeightRoom:
     """Where a notebook's weights are kept and run. No student code runs in its sandboxes.
 
-    setup: source of the released set-up cell; opening: submission, limits, unguarded and
+    setup, released: source of the released set-up cell and what it binds; opening: submission, limits, unguarded and
     max_weights_mb of the case.
     """
 
-    def __init__(self, setup: str, opening: dict[str, Any]) -> None:
-        self.setup, self.submission = setup, Path(opening["submission"])
+    def __init__(self, setup: str, released: dict[str, Any], opening: dict[str, Any]) -> None:
+        self.setup, self.released = setup, released
+        self.submission = Path(opening["submission"])
         self.limits, self.unguarded = Limits(**opening["limits"]), opening["unguarded"]
         self.max_bytes = int(1e6 * opening["max_weights_mb"])
         self.course: dict[str, Any] = {}
@@ -146,8 +148,8 @@ class WeightRoom:
         self._processes.append(process)
         link = Link(process.sock, START_SECONDS)
         link.ask("run", source=without_magics(self.setup))
-        link.ask("release", names=[])
-        student = Student(_Bounded(link, self), {}, named_classes({}))
+        link.ask("release", names=sorted(self.released))
+        student = Student(_Bounded(link, self), self.released, named_classes(self.released))
         try:
             reply, tensors = link.ask(
                 "build", build=build, path=str(place) if self.unguarded else INSIDE

@@ -50,7 +50,7 @@ class Worker:
     def do_open(self, request: dict) -> dict:
         """What belongs to this notebook; the reply says which process this is."""
         self.opening = request
-        self.room = WeightRoom(self.setup, request)
+        self.room = WeightRoom(self.setup, self.released, request)
         return {"pid": os.getpid()}
 
     def do_attach(self, request: dict) -> dict:

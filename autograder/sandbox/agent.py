@@ -140,7 +140,7 @@ class Agent:
             raise ProtocolError("too many objects held at once")
         return self.serial
 
-    def _hand_out(self, value: Any) -> dict:
+    def _hand_out(self, value: Any, *_: Any) -> dict:
         number = self._number()
         self.held[number] = value
         return {"handle": number, "kind": type(value).__name__[:80]}

@@ -90,8 +90,8 @@ def written_in(folders: Iterable[Path]) -> int:
     """Bytes that lie in these folders, plus 4096 for every entry."""
     total = 0
     for folder in folders:
-        for root, _, names in os.walk(folder):
-            for name in names:
+        for root, folders_in, names in os.walk(folder):
+            for name in folders_in + names:
                 with contextlib.suppress(OSError):
                     total += 4096 + os.lstat(os.path.join(root, name)).st_size
     return total
@@ -125,14 +125,14 @@ class Watchdog(threading.Thread):
     def _broken(self, processes: int, memory: int, seconds: float) -> str:
         caps = self.limits
         checks: list[tuple[str, float, float, float, str]] = [
-            ("memory", memory, caps.memory, MIB, "MiB"),
+            ("memory", memory, caps.memory, MIB, " MiB"),
             ("processes", processes, caps.processes, 1, ""),
-            ("wall clock", seconds, caps.wall_seconds, 1, "s"),
-            ("written files", written_in(self.folders), caps.written, MIB, "MiB"),
+            ("wall clock", seconds, caps.wall_seconds, 1, " s"),
+            ("written files", written_in(self.folders), caps.written, MIB, " MiB"),
         ]
         for name, came, cap, unit, word in checks:
             if came > cap:
-                return f"{name}: {came / unit:.0f} {word}".strip() + f", {cap / unit:.0f} allowed"
+                return f"{name}: {came / unit:.0f}{word}, {cap / unit:.0f}{word} allowed"
         return ""
 
     def stop(self) -> None:

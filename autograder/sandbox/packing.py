@@ -20,20 +20,21 @@ MAX_DEPTH = 24  # of nested containers
 MAX_ITEMS = 100_000  # values in one frame
 
 
-def no_other(value: Any) -> Any:
+def no_other(value: Any, *_: Any) -> Any:
     """The default for values of other kinds: refuse."""
     raise ProtocolError(f"a {type(value).__name__} cannot cross between test and submission")
 
 
 class Packer:
-    """Turns a value into JSON and named tensors. `other(value)` deals with every other kind.
+    """Turns a value into JSON and named tensors. Every other kind goes to
+    `other(value, packer, depth)`.
 
     named: classes whose instances cross by class name and fields. `packed` lists (key, tensor) in
     the order of packing, the original tensors, not the copies.
     """
 
     def __init__(
-        self, other: Callable[[Any], Any] = no_other, named: dict[str, type] | None = None
+        self, other: Callable[..., Any] = no_other, named: dict[str, type] | None = None
     ) -> None:
         self.other, self.named = other, named or {}
         self.tensors: dict[str, torch.Tensor] = {}
@@ -53,7 +54,7 @@ class Packer:
                 return pack(self, value, depth)
         if self._is_named(value):
             return self._fields(value, [f.name for f in dataclasses.fields(value)], depth)
-        return self.other(value)
+        return self.other(value, self, depth)
 
     def _is_named(self, value: Any) -> bool:
         known = self.named.get(type(value).__name__) is type(value)
@@ -76,8 +77,8 @@ class Packer:
         return {"dict": [[self.pack(k, depth + 1), self.pack(v, depth + 1)] for k, v in pairs]}
 
     def _tensor(self, value: torch.Tensor, depth: int) -> Any:
-        key = self._keep(value)
-        return {"tensor": key, "grad": True} if value.requires_grad else {"tensor": key}
+        data = {"tensor": self._keep(value)}
+        return {**data, "grad": True} if value.requires_grad is True else data
 
     def _array(self, value: np.ndarray, depth: int) -> Any:
         return {"array": self._keep(torch.from_numpy(np.ascontiguousarray(value)), value.shape)}
@@ -90,10 +91,11 @@ class Packer:
         return {"generator": str(value.device), "state": self._keep(value.get_state())}
 
     def _keep(self, value: torch.Tensor, shape: tuple | None = None) -> str:
-        if value.layout != torch.strided or value.is_quantized:
-            raise ProtocolError("a sparse or quantised tensor cannot cross")
         key = f"t{len(self.tensors)}"
-        plain = value.detach().as_subclass(torch.Tensor).to("cpu", copy=True).contiguous()
+        with torch._C.DisableTorchFunctionSubclass():  # a subclass crosses as what it holds
+            if value.layout != torch.strided or value.is_quantized:
+                raise ProtocolError("a sparse or quantised tensor cannot cross")
+            plain = value.detach().as_subclass(torch.Tensor).to("cpu", copy=True).contiguous()
         self.tensors[key] = plain if shape is None else plain.reshape(shape)
         self.packed.append((key, value))
         return key

@@ -109,7 +109,9 @@ def test_tensor_subclass_becomes_a_plain_tensor():
 def test_arrays_and_scalars():
     for value in (np.eye(3, dtype=np.float32), np.zeros((0, 2)), np.array(3), np.float64(2.5)):
         back = crossed(value)
-        assert type(back) is type(value) and back.dtype == value.dtype and np.array_equal(back, value)
+        assert (
+            type(back) is type(value) and back.dtype == value.dtype and np.array_equal(back, value)
+        )
         assert back.shape == value.shape
 
 

@@ -1,0 +1,385 @@
+"""Calls across the connection, with an agent in this process: what comes back and how."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from here import student
+from torch import Tensor
+
+from autograder.judge.errors import StudentError
+from autograder.judge.proxies import Missing, StudentObject, advance
+from autograder.sandbox.changes import describe
+from autograder.sandbox.protocol import ProtocolError
+
+
+class Gaussian(NamedTuple):
+    mu: Tensor
+    log_sigma: Tensor
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    weight: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T
+
+    def half(self, x: Tensor) -> Tensor:
+        return self(x) / 2
+
+
+def released_double(x):
+    return 2 * x
+
+
+RELEASED = {"Gaussian": Gaussian, "LinearMap": LinearMap, "released_double": released_double}
+
+
+def bound(**space):
+    """The stand-ins for the names of a space, as a tuple or alone."""
+    found = student(space, RELEASED).names(list(space))
+    values = tuple(found[n] for n in space)
+    return values if len(values) > 1 else values[0]
+
+
+def test_values_and_functions_of_the_name_space():
+    f, number, tensor = bound(f=lambda x: x + 1, number=7, tensor=torch.eye(2))
+    assert isinstance(f, StudentObject) and number == 7 and torch.equal(tensor, torch.eye(2))
+    assert f(2) == 3 and f(2.5) == 3.5
+    assert torch.equal(f(torch.zeros(3)), torch.ones(3))
+    assert repr(f) == "<the submission's f>" and bool(f)
+
+
+def test_a_missing_name_says_so_at_its_first_use_only():
+    found = student({}).names(["elbo"])["elbo"]
+    assert isinstance(found, Missing)
+    for use in (lambda: found(1), lambda: found.x, lambda: found[0], lambda: list(found)):
+        with pytest.raises(NameError, match="elbo is not defined"):
+            use()
+
+
+def test_named_tuples_go_in_and_come_out():
+    def shift(q, by):
+        assert type(q) is Gaussian
+        return Gaussian(q.mu + by, q.log_sigma)
+
+    q = Gaussian(torch.ones(2), torch.zeros(2))
+    back = bound(shift=shift)(q, by=torch.tensor(2.0))
+    assert type(back) is Gaussian and torch.equal(back.mu, torch.full((2,), 3.0))
+
+
+def test_released_callables_methods_and_functions_go_in():
+    def apply(function, x):
+        return function(x)
+
+    f, x, net = bound(apply=apply), torch.ones(1, 2), LinearMap(torch.eye(2) * 3)
+    assert torch.equal(f(net, x), 3 * x)
+    assert torch.equal(f(released_double, x), 2 * x)
+    with pytest.raises(ProtocolError, match="released class"):
+        f(lambda v: v, x)
+    with pytest.raises(ProtocolError, match="released class"):
+        f(torch.nn.Linear(2, 2), x)
+
+
+def test_a_bound_method_of_a_released_class_with_plain_fields():
+    @dataclass(frozen=True)
+    class Times:
+        k: float
+
+        def of(self, x):
+            return self.k * x
+
+    released = {**RELEASED, "Times": Times}
+    f = student({"f": lambda g, x: g(x)}, released).names(["f"])["f"]
+    assert torch.equal(f(Times(3.0).of, torch.ones(2)), 3 * torch.ones(2))
+
+
+def test_a_bound_method_of_a_released_class_with_tensors():
+    f = bound(f=lambda g, x: g(x))
+    got = f(LinearMap(2 * torch.eye(2)).half, torch.ones(1, 2))
+    assert torch.equal(got, torch.ones(1, 2))
+
+
+def test_stand_ins_go_back_as_the_objects_they_stand_for():
+    class Net:
+        def __init__(self, k):
+            self.k = k
+
+        def encode(self, x):
+            return self.k * x
+
+        def __getitem__(self, i):
+            return self.k + i
+
+        def __len__(self):
+            return 4
+
+    make, same, use = bound(
+        make=Net, same=lambda a, b: a is b, use=lambda net, x: net.encode(x) + net.k
+    )
+    net = make(3)
+    assert isinstance(net, StudentObject)
+    assert same(net, net) is True
+    assert net.k == 3 and net.encode(2) == 6 and use(net, 1) == 6 and net[5] == 8 and len(net) == 4
+    with pytest.raises(AttributeError, match="decode"):
+        net.decode(1)
+
+
+def test_generators_are_iterated_step_by_step():
+    made = []
+
+    def fit(n):
+        for i in range(n):
+            made.append(i)
+            yield torch.tensor(float(i))
+
+    losses = bound(fit=fit)(3)
+    first = next(losses)
+    assert first == 0.0 and made == [0]
+    assert [float(x) for x in losses] == [1.0, 2.0]
+    with pytest.raises(StopIteration):
+        next(losses)
+
+
+def test_random_generators_cross_and_move_on():
+    f = bound(f=lambda rng: torch.randn(3, generator=rng))
+    one, two = (torch.Generator().manual_seed(1) for _ in range(2))
+    expected = torch.randn(3, generator=torch.Generator().manual_seed(1))
+    first, second = f(one), f(one)
+    assert torch.equal(first, expected) and not torch.equal(first, second)
+    assert torch.equal(f(two), first) and torch.equal(f(two), second)  # a regrade repeats it
+
+
+def test_what_the_student_does_to_a_generator_decides_nothing():
+    def spoil(rng):
+        rng.manual_seed(0)
+        return 1
+
+    used, spoilt = (torch.Generator().manual_seed(9) for _ in range(2))
+    bound(f=lambda rng: 1)(used)
+    bound(spoil=spoil)(spoilt)
+    assert torch.equal(torch.rand(4, generator=used), torch.rand(4, generator=spoilt))
+    advance(used)
+    assert not torch.equal(torch.rand(4, generator=used), torch.rand(4, generator=spoilt))
+
+
+# -- gradients ----------------------------------------------------------------------------------
+def leaves(*shapes):
+    rng = torch.Generator().manual_seed(3)
+    return [torch.randn(*s, generator=rng, dtype=torch.float64).requires_grad_() for s in shapes]
+
+
+def test_gradients_flow_through_a_call():
+    def kl(q, w):
+        return Gaussian((q.mu.square() * w).sum(-1), q.mu.exp() * q.log_sigma)
+
+    mu, log_sigma, w = leaves((4, 3), (4, 3), (3,))
+    got, want = bound(kl=kl)(Gaussian(mu, log_sigma), w), kl(Gaussian(mu, log_sigma), w)
+    assert torch.equal(got.mu, want.mu) and torch.equal(got.log_sigma, want.log_sigma)
+    assert type(got.mu) is Tensor and got.mu.requires_grad
+    total = lambda out: (out.mu * torch.arange(4.0)).sum() + out.log_sigma.sum()
+    found = torch.autograd.grad(total(got), [mu, log_sigma, w])
+    for a, b in zip(found, torch.autograd.grad(total(want), [mu, log_sigma, w])):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_gradients_go_on_into_what_the_judge_computes_before_and_after():
+    (x,) = leaves((5,))
+    got = (bound(f=lambda v: v.sin())(x.exp())).square().sum()
+    want = x.exp().sin().square().sum()
+    a, b = (torch.autograd.grad(v, x)[0] for v in (got, want))
+    torch.testing.assert_close(a, b)
+
+
+def test_a_detached_result_has_no_gradient():
+    (x,) = leaves((3,))
+    f, g = bound(f=lambda v: v.detach() * 2, g=lambda v, w: v * w.detach())
+    assert not f(x).requires_grad
+    (w,) = leaves((3,))
+    out = g(x, w)
+    grads = torch.autograd.grad(out.sum(), [x, w], allow_unused=True)
+    assert torch.equal(grads[0], w) and grads[1] is None
+
+
+def test_no_grad_in_the_test_reaches_the_student():
+    seen = []
+
+    def f(x):
+        seen.append(torch.is_grad_enabled())
+        return x * 2
+
+    (x,) = leaves((3,))
+    g = bound(f=f)
+    with torch.no_grad():
+        assert not g(x).requires_grad
+    assert g(x).requires_grad and seen == [False, True]
+
+
+def test_a_gradient_of_a_wrong_shape_is_refused():
+    class Sly(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.sum()
+
+        @staticmethod
+        def backward(ctx, g):
+            return torch.ones(3, dtype=torch.float64)
+
+    agent = student({"f": Sly.apply})
+    (x,) = leaves((3,))
+    real = agent.gradients
+    agent.gradients = lambda *a: {k: v[:1] for k, v in real(*a).items()}
+    out = agent.names(["f"])["f"](x)
+    with pytest.raises(ProtocolError, match="another shape"):
+        out.backward()
+
+
+# -- errors and remarks --------------------------------------------------------------------------
+def test_exceptions_keep_their_name_text_and_family():
+    class ShapeTrouble(ValueError):
+        pass
+
+    def f():
+        raise ShapeTrouble("expected (3,)")
+
+    with pytest.raises(ValueError, match=r"expected \(3,\)") as caught:
+        bound(f=f)()
+    assert isinstance(caught.value, StudentError) and caught.value.kind == "ShapeTrouble"
+    assert caught.value.where[-1].startswith("in f, line")
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
+def test_no_student_exception_can_end_the_judge(error):
+    def f():
+        raise error("out")
+
+    with pytest.raises(StudentError) as caught:
+        bound(f=f)()
+    assert isinstance(caught.value, Exception) and caught.value.kind == error.__name__
+
+
+def test_an_exception_that_bites():
+    class Trap(Exception):
+        def __str__(self):
+            raise RuntimeError("no text for you")
+
+    def f():
+        raise Trap
+
+    def long():
+        raise ValueError("x" * 10**6)
+
+    with pytest.raises(StudentError, match="cannot be shown"):
+        bound(f=f)()
+    with pytest.raises(ValueError) as caught:
+        bound(long=long)()
+    assert len(str(caught.value)) == 2000
+
+
+def test_describe_of_unicode_errors_and_surrogates():
+    def f():
+        raise UnicodeDecodeError("utf-8", b"x", 0, 1, "\ud800")
+
+    with pytest.raises(StudentError) as caught:
+        bound(f=f)()
+    str(caught.value).encode()  # can be written to a notebook
+    assert describe(ValueError("a"))["bases"][0] == "ValueError"
+
+
+def test_a_slow_call_is_stopped():
+    def f():
+        while True:
+            with contextlib.suppress(Exception):
+                time.sleep(0.01)
+
+    g = bound(f=f)
+    g._student.link.deadline = time.monotonic() + 0.5
+    with pytest.raises(StudentError, match="no result after"):
+        g()
+
+
+def test_changes_in_place_are_noted_and_do_not_reach_the_judge():
+    def f(x, scale, plain):
+        x.mul_(2)
+        scale += 1
+        return x.sum()
+
+    x, scale, plain = torch.ones(3), np.ones(2), torch.ones(1)
+    agent = student({"f": f})
+    agent.names(["f"])["f"](x, scale=scale, plain=plain)
+    assert torch.equal(x, torch.ones(3)) and np.array_equal(scale, np.ones(2))
+    assert agent.link.notes == [
+        "your function changed its argument x in place",
+        "your function changed its argument scale in place",
+    ]
+
+
+def test_nan_that_stays_is_no_change():
+    agent = student({"f": lambda x: x + 1})
+    agent.names(["f"])["f"](torch.tensor([float("nan"), 1.0]))
+    assert agent.link.notes == []
+
+
+def test_objects_that_pretend_never_reach_the_judge():
+    class Yes:
+        def __eq__(self, other):
+            return True
+
+        def __array__(self, *_, **__):
+            raise RuntimeError("asked for an array")
+
+        __float__ = __int__ = __index__ = __array__
+        __hash__ = None
+
+    class Sly(Tensor):
+        @classmethod
+        def __torch_function__(cls, function, kinds, args=(), kwargs=None):
+            return True
+
+    class Text(str):
+        def __eq__(self, other):
+            return True
+
+        __hash__ = str.__hash__
+
+    class Number(float):
+        def __eq__(self, other):
+            return True
+
+    yes, sly, text, number = bound(
+        yes=lambda: Yes(),
+        sly=lambda: torch.zeros(2).as_subclass(Sly),
+        text=lambda: [Text("no")],
+        number=lambda: (Number(1.0),),
+    )
+    assert yes() != 3 and not isinstance(yes(), Tensor)
+    with pytest.raises(TypeError):
+        torch.allclose(yes(), torch.zeros(2))
+    assert type(sly()) is Tensor and not torch.equal(sly(), torch.ones(2))
+    assert type(text()[0]) is str and text()[0] != "yes"
+    assert type(number()[0]) is float and number()[0] != 2.0
+
+
+def test_seeds_are_set_at_the_start_of_a_cell():
+    agent = student({"f": lambda: torch.rand(1).item()})
+    agent.link.begin(5)
+    one = agent.names(["f"])["f"]()
+    agent.link.begin(5)
+    assert agent.names(["f"])["f"]() == one
+    agent.link.begin(6)
+    assert agent.names(["f"])["f"]() != one
+
+
+def test_handles_of_an_earlier_cell_are_forgotten():
+    agent = student({"f": lambda: 1})
+    f = agent.names(["f"])["f"]
+    agent.link.begin(1)
+    with pytest.raises(StudentError):
+        f()

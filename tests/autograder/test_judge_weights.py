@@ -1,0 +1,285 @@
+"""Submitted weights: what is refused, what is loaded where, and the images they are scored on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from boxed import needs_sandbox
+from safetensors.torch import save_file
+
+from autograder.judge import data
+from autograder.judge.data import held_out, make_held_out, shift
+from autograder.judge.link import Link
+from autograder.judge.released import run_setup
+from autograder.judge.weights import WeightRoom, WeightsProblem, read_weights
+from autograder.sandbox.limits import Limits
+from autograder.sandbox.loading import WeightsError, load_module
+
+NAME = "homework1_vae.safetensors"
+SETUP = """
+import os
+from typing import NamedTuple
+import torch
+from torch import Tensor, nn
+
+class Code(NamedTuple):
+    mu: Tensor
+    log_sigma: Tensor
+
+class Vae(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec, self.seen = nn.Linear(4, 4), nn.Linear(2, 4), []
+
+    def encode(self, x):
+        self.seen.append(tuple(x.shape))
+        return Code(*self.enc(x).chunk(2, -1))
+
+    def decode(self, z):
+        return self.dec(z)
+
+    def history(self):
+        return (os.getpid(), self.seen, self.training, sorted(os.listdir("/submission")))
+
+    def where(self):
+        return self.seen
+
+def make_vae():
+    return Vae()
+"""
+
+
+@cache
+def released():
+    return run_setup(SETUP)
+
+
+def module():
+    torch.manual_seed(0)
+    return released()["make_vae"]()
+
+
+def read(folder, name=NAME, most=10_000):
+    return read_weights(folder, name, most)
+
+
+# -- the file -----------------------------------------------------------------------------------
+def test_good_files_are_read(tmp_path):
+    save_file(module().state_dict(), tmp_path / NAME)
+    assert read(tmp_path) == (tmp_path / NAME).read_bytes()
+
+
+def test_a_missing_file_is_named_with_its_place(tmp_path):
+    with pytest.raises(WeightsProblem, match=f"expected {NAME} beside the notebook"):
+        read(tmp_path)
+
+
+def header(text: bytes, size=None) -> bytes:
+    return struct.pack("<Q", len(text) if size is None else size) + text
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch /tmp/autograder-was-here",))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 8,
+        pickle.dumps(Evil()),
+        b"PK\x03\x04" + b"\x00" * 100,
+        header(b"{}", 10**15),
+        header(b"[1, 2]"),
+        header(b"{" * 500),
+        header(b"[" * 5000),
+        header(b"\xff\xfe\xfd"),
+    ],
+    ids=range(9),
+)
+def test_other_formats_are_refused(tmp_path, content):
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(WeightsProblem, match="not in safetensors format"):
+        read(tmp_path)
+    assert not Path("/tmp/autograder-was-here").exists()
+
+
+def test_links_pipes_folders_and_sizes_are_refused(tmp_path):
+    save_file(module().state_dict(), tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(5 << 30)  # takes no room on the disk
+    for name, word in [("link", "link"), ("pipe", "regular"), ("folder", "regular")]:
+        with pytest.raises(WeightsProblem, match=word):
+            read(tmp_path, name)
+    with pytest.raises(WeightsProblem, match=r"5368.7 MB, at most 0.01 MB"):
+        read(tmp_path, "huge")
+    with pytest.raises(WeightsProblem, match="plain file name"):
+        read(tmp_path / "folder", "../real")
+
+
+# -- the module ---------------------------------------------------------------------------------
+def state(**changes):
+    found = module().state_dict() | changes
+    return {k: v for k, v in found.items() if v is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"enc.bias": None}, "missing enc.bias"),
+        ({"more": torch.zeros(1)}, "not expected more"),
+        ({"enc.bias": torch.zeros(5)}, r"expected torch.float32 of shape \(4,\)"),
+        ({"enc.bias": torch.zeros(4).double()}, "enc.bias is torch.float64"),
+        ({"dec.bias": torch.full((4,), float("nan"))}, "not finite"),
+        ({"dec.bias": torch.full((4,), float("-inf"))}, "not finite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path, changes, said):
+    save_file(state(**changes), tmp_path / NAME)
+    with pytest.raises(WeightsError, match=said):
+        load_module(module, str(tmp_path / NAME))
+
+
+def test_fitting_weights_are_loaded_for_evaluation(tmp_path):
+    wanted = {k: torch.rand_like(v) for k, v in module().state_dict().items()}
+    save_file(wanted, tmp_path / NAME)
+    found = load_module(module, str(tmp_path / NAME))
+    assert all(torch.equal(v, wanted[k]) for k, v in found.state_dict().items())
+    assert not found.training and not any(p.requires_grad for p in found.parameters())
+
+
+# -- in the sandbox -----------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("submitted")
+    save_file(module().state_dict(), folder / NAME)
+    (folder / "bad.safetensors").write_bytes(header(json.dumps({"a": 1}).encode()))
+    (folder / "trap.py").write_text("raise SystemExit")
+    opening = {"submission": str(folder), "limits": Limits().as_dict()}
+    made = WeightRoom(SETUP, released(), {**opening, "unguarded": False, "max_weights_mb": 20.0})
+    made.for_cell({"weights": NAME, "build": "make_vae"}, Link(None))
+    yield made
+    made.close()
+
+
+@pytest.mark.sandbox
+class TestInTheSandbox:
+    pytestmark = needs_sandbox()
+
+    def test_encode_and_decode_give_the_module_s_values(self, room):
+        model, here = room.trained(), module()
+        x = torch.rand(5, 4)
+        code = model.encode(x)
+        mu, log_sigma = here.encode(x)
+        torch.testing.assert_close(code.mu, mu)
+        torch.testing.assert_close(code.log_sigma, log_sigma)
+        assert type(code.mu) is torch.Tensor and not code.mu.requires_grad
+        torch.testing.assert_close(model.call("decode", code.mu), here.decode(mu))
+
+    def test_each_method_has_a_sandbox_that_sees_no_other_call(self, room):
+        model = room.trained()
+        model.encode(torch.rand(3, 4))
+        pid, seen, training, files = model.history()
+        assert seen == [] and files == [] and not training
+        assert len(room._processes) >= 3  # encode, decode, history
+        assert len({p.process.pid for p in room._processes}) == len(room._processes)
+
+    def test_the_same_weights_are_opened_once(self, room):
+        before = len(room._processes)
+        assert room.trained() is room.trained(NAME)
+        room.trained().encode(torch.rand(2, 4))
+        assert len(room._processes) == before
+
+    def test_a_file_that_only_looks_right_is_refused_inside(self, room):
+        with pytest.raises(WeightsProblem, match=r"bad.safetensors"):
+            room.trained("bad.safetensors").encode(torch.rand(1, 4))
+
+    def test_an_error_of_the_module_is_an_error(self, room):
+        with pytest.raises(RuntimeError):
+            room.trained().encode(torch.rand(5, 3))
+
+
+def test_a_test_without_weights_in_its_metadata_is_told(tmp_path):
+    opening = {"submission": str(tmp_path), "limits": Limits().as_dict()}
+    room = WeightRoom("", {}, {**opening, "unguarded": False, "max_weights_mb": 20.0})
+    with pytest.raises(WeightsProblem, match="names no weights"):
+        room.trained()
+    room.close()
+    assert not room._folder.exists()
+
+
+# -- held-out images ----------------------------------------------------------------------------
+def test_shift_moves_by_whole_pixels():
+    image = torch.zeros(1, 5, 5)
+    image[0, 2, 2] = 1
+    for down, right in [(0, 0), (1, 0), (0, -1), (-1, 1)]:
+        moved = shift(image, down, right)
+        assert moved[0, 2 + down, 2 + right] == 1 and moved.sum() == 1
+    edge = torch.zeros(1, 3, 3)
+    edge[0, 0] = 1
+    assert shift(edge, -1, 0).sum() == 0  # what leaves is lost
+
+
+def grey():
+    rng = torch.Generator().manual_seed(1)
+    return torch.rand(2100, 1, 28, 28, generator=rng)
+
+
+def test_held_out_images_follow_the_secret_and_repeat():
+    images = grey()
+    shifted, plain = make_held_out(images, "term")
+    assert shifted.shape == plain.shape == (2000, 1, 28, 28)
+    assert set(shifted.unique().tolist()) == {0.0, 1.0}
+    again, _ = make_held_out(images, "term")
+    other, _ = make_held_out(images, "next term")
+    assert torch.equal(shifted, again) and not torch.equal(shifted, other)
+
+
+def test_binarisation_has_the_right_mean_and_offsets_are_all_used():
+    images = torch.zeros(2000, 1, 28, 28)
+    images[:, :, 10:18, 10:18] = 0.25
+    shifted, plain = make_held_out(images, "term")
+    count = plain.sum().item()
+    n = 2000 * 64
+    assert abs(count - n / 4) < 6 * (n * 0.25 * 0.75) ** 0.5
+    assert (plain[:, :, :10].sum(), plain[:, :, 18:].sum()) == (0, 0)
+    rows = shifted.sum((0, 1, 3))  # a third of the images is moved up, a third down
+    for row in (9, 18):
+        n = 2000 * 8
+        assert abs(rows[row].item() - n / 12) < 6 * (n * (1 / 12) * (11 / 12)) ** 0.5 * 8**0.5
+    assert rows[8] == rows[19] == 0
+
+
+def test_the_file_is_made_once_per_secret(tmp_path, monkeypatch):
+    monkeypatch.delenv("DGM_DATA", raising=False)
+    monkeypatch.delenv("DGM_CACHE", raising=False)
+    calls = []
+    real = data._images
+    monkeypatch.setattr(data, "_images", lambda name: calls.append(name) or real(name))
+    one, two = held_out(tmp_path, "a"), held_out(tmp_path, "a")
+    assert calls == ["digits"] and one.name == two.name == "digits"
+    assert torch.equal(one.shifted, two.shifted) and one.take(7).shape == (7, 1, 28, 28)
+    held_out(tmp_path, "b")
+    assert calls == ["digits", "digits"] and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ValueError, match="held-out images"):
+        one.take(3000)
+
+
+@pytest.mark.data
+def test_mnist_is_taken_where_it_lies(tmp_path):
+    if data._mnist_folder() is None:
+        pytest.skip("no MNIST under DGM_DATA")
+    images = data.read_idx(data._mnist_folder())
+    assert images.shape == (10_000, 1, 28, 28) and 0.12 < images.mean() < 0.14
+    assert held_out(tmp_path, "a").name == "mnist"
