@@ -145,9 +145,21 @@ def feedback(name: str, students: list[str], context: Context | None = None) -> 
         )
 
 
-def gradebook(name: str, csv: Path | None = None, context: Context | None = None) -> list[Row]:
-    """Show the table and write the CSV."""
+def gradebook(name: str = "", csv: Path | None = None, context: Context | None = None) -> None:
+    """Show the tables and write the CSVs, of one homework or of all that are open."""
     context = context or make_context()
+    opened = [
+        n for n in context.course.homeworks if (context.place.versions(n) / "latest").exists()
+    ]
+    if csv is not None and not name and len(opened) > 1:
+        raise CourseError("one homework for --csv", f"{', '.join(opened)} are open", "name one")
+    for each in [name] if name else opened:
+        _show_gradebook(each, csv, context)
+    if not name and not opened:
+        context.place.latest(next(iter(context.course.homeworks)))
+
+
+def _show_gradebook(name: str, csv: Path | None, context: Context) -> None:
     rows = rows_of(name, context)
     out = console()
     out.print(grade_table(rows, f"{name}: {context.homework(name).title}"))
@@ -155,7 +167,6 @@ def gradebook(name: str, csv: Path | None = None, context: Context | None = None
     if waiting:
         out.print(f"{waiting} answers wait for a person: open formgrader on {context.place.root}")
     out.print(f"CSV: {save_csv(rows, name, csv, context)}", soft_wrap=True)
-    return rows
 
 
 def rows_of(name: str, context: Context) -> list[Row]:

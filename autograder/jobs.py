@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -45,6 +46,7 @@ class Job:
             "submission": self.sha256,
             "tests": _tests_hash(self),
             "environment": environment_hash(),
+            "held-out images": data_name(),
             "program": program_hash(),
         }
 
@@ -130,3 +132,13 @@ def program_hash() -> str:
 def as_data(job: Job) -> dict[str, str]:
     """The job without its secret."""
     return {k: v for k, v in asdict(job).items() if k != "secret"}
+
+
+def data_name() -> str:
+    """Which images weights are scored on here: mnist where it is found, else digits."""
+    for variable in ("DGM_DATA", "DGM_CACHE"):
+        root = os.environ.get(variable)
+        for inner in ("MNIST/raw", "raw"):
+            if root and any(Path(root, inner).glob("t10k-images-idx3-ubyte*")):
+                return "mnist"
+    return "digits"

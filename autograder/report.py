@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autograder.demo import Entry, as_expected
 from autograder.doctor import Finding
 from autograder.intake import Taken
 from autograder.table import Row
@@ -32,18 +33,15 @@ def taken_table(taken: Sequence[Taken]) -> Table:
     return table
 
 
-def grade_table(
-    rows: Sequence[Row], title: str, expected: Mapping[str, float | None] | None = None
-) -> Table:
-    """The gradebook; `expected` adds a column and marks the rows that differ from it."""
+def grade_table(rows: Sequence[Row], title: str) -> Table:
+    """The gradebook: points; `late` is what lateness costs; `to mark` counts waiting answers."""
     table = Table(title=escape(title), title_justify="left")
-    numbers = ("auto", "manual", "late", "total", "of", "to mark")
     for head in ("student", "name", "submitted (UTC)"):
         table.add_column(head, overflow="fold", no_wrap=head == "submitted (UTC)")
-    for head in numbers + (("expected",) if expected is not None else ()):
+    for head in ("auto", "manual", "late", "total", "of", "to mark"):
         table.add_column(head, justify="right")
     for row in rows:
-        table.add_row(*_cells(row), *_expected(row, expected))
+        table.add_row(*_cells(row))
     return table
 
 
@@ -56,14 +54,30 @@ def _cells(row: Row) -> list[str]:
     return [*named, row.submitted, *numbers, str(row.to_mark or "")]
 
 
-def _expected(row: Row, expected: Mapping[str, float | None] | None) -> list[str]:
-    if expected is None:
-        return []
-    value = expected.get(row.student)
-    if value is None:
-        return ["-"]
-    same = row.graded and abs(row.total - value) < 5e-3
-    return [f"[green]{value:.4g}[/]" if same else f"[bold red]{value:.4g} !" + "[/]"]
+def demo_table(rows: Sequence[Row], entries: Sequence[Entry], title: str) -> Table:
+    """The demo's gradebook: what each submission was made to be, and the score it deserves."""
+    table = Table(title=escape(title), title_justify="left")
+    for head in ("name", "made to be"):
+        table.add_column(head, overflow="fold")
+    for head in ("auto", "late", "total", "expected", "to mark"):
+        table.add_column(head, justify="right")
+    by_name = {row.student: row for row in rows}
+    for entry in entries:
+        row = by_name[entry.student[0]]
+        _, _, _, auto, _, late, total, _, waits = _cells(row)
+        total = total or "refused"
+        expected = _expected(entry)
+        sign = "" if as_expected(row, entry) else " [bold red]![/]"
+        named = (escape(row.name), escape(entry.what))
+        table.add_row(*named, auto, late, total, expected + sign, waits)
+    return table
+
+
+def _expected(entry: Entry) -> str:
+    if entry.score is None:
+        return "refused"
+    low, high = entry.score
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
 def doctor_table(findings: Sequence[Finding]) -> Table:

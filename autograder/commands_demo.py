@@ -1,0 +1,68 @@
+"""`autograder demo`: the main job on a made-up class, from submissions to feedback."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from autograder import commands
+from autograder.context import make_context, must_guard
+from autograder.demo import Entry, as_expected, make_class, read_homework
+from autograder.demo_files import read_mutants, write_class
+from autograder.jobs import data_name
+from autograder.progress import clock_text
+from autograder.release import find_release
+from autograder.report import console, demo_table
+from autograder.table import Row
+
+
+def demo(name: str, folder: Path, engine: str = "local") -> None:
+    """Make the class, grade it, show the gradebook; exit code 1 if a score is not as expected."""
+    start, out = time.monotonic(), console()
+    context = make_context(place=(folder / "class").resolve())
+    homework = context.homework(name)
+    release = find_release(context.build, name)
+    must_guard()
+    weights = context.root / name / "verify" / "weights"
+    have = any(weights.glob("*.safetensors")) if weights.is_dir() else False
+    mutants = read_mutants(context.root / name / "verify" / "mutants.toml")
+    entries = make_class(read_homework(release), mutants, have, context.course.late)
+    write_class(entries, folder / "handed-in", name, context.course, weights)
+    out.print(f"{len(entries)} submissions of {name} ({homework.title}) in {folder / 'handed-in'}")
+    out.print(f"held-out images: {data_name()}" + ("" if have else "; no reference weights here"))
+    commands.open_homework(name, context=context)
+    roster = folder / "handed-in" / "students.csv"
+    commands.collect(name, folder / "handed-in" / "submissions", roster, context)
+    commands.grade(name, [], engine, context=context)
+    commands.feedback(name, [], context)
+    rows = commands.rows_of(name, context)
+    csv = commands.save_csv(rows, name, None, context)
+    out.print(demo_table(rows, entries, f"{name}, version {release.version}"))
+    wrong = different(rows, entries)
+    _end(out, csv, context.place.root, name, time.monotonic() - start)
+    if wrong:
+        out.print(f"[bold red]not as expected: {', '.join(wrong)}[/]")
+        raise SystemExit(1)
+    out.print(f"[green]all {len(entries)} came out as expected[/]")
+
+
+def different(rows: list[Row], entries: list[Entry]) -> list[str]:
+    """Students whose total is not what their submission deserves."""
+    by_name = {row.student: row for row in rows}
+    return [e.student[0] for e in entries if not as_expected(by_name[e.student[0]], e)]
+
+
+def _end(out: Console, csv: Path, place: Path, name: str, seconds: float) -> None:
+    """Where everything is, and what to do next."""
+    lines = (
+        f"gradebook    {csv}",
+        f"feedback     {place / 'feedback'}/STUDENT/{name}/{name}.html",
+        f"records      {place / 'runs' / name}/STUDENT/KEY/bundle.json",
+        f"time         {clock_text(seconds)}",
+        f"next: the same with your class: autograder open {name}; autograder collect {name} PATH;",
+        f"      autograder grade {name}; autograder gradebook {name}; autograder feedback {name}",
+    )
+    for line in lines:
+        out.print(line, soft_wrap=True, markup=False)

@@ -1,0 +1,165 @@
+"""A class of made-up submissions, each with the score that it deserves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from nbformat import NotebookNode
+
+from autograder import demo_shapes as shapes
+from autograder.cells import grade_id, is_test
+from autograder.release import Release, read_notebook
+from autograder.settings import LateRule
+from autograder.table import Row
+
+Score = tuple[float, float] | None  # from, to; None: it is refused at collection
+
+# invented: id, last name, first name
+PEOPLE = (
+    ("amelie.durand", "Durand", "Amélie"),
+    ("siobhan.oconnor", "O'Connor", "Siobhán"),
+    ("dmitri.volkov", "Волков", "Дмитрий"),
+    ("joao.silva", "da Silva, Jr.", "João"),
+    ("lan.nguyen", "Nguyễn", "Thị Lan"),
+    ("wei.li", "李", "伟"),
+    ("chidi.okafor", "Okafor", "Chidi"),
+    ("yuki.sato", "佐藤", "優希"),
+    ("soren.ostergard", "Østergård", "Søren"),
+    ("ines.garcia", "García Márquez", "Inés"),
+    ("lukasz.wojcik", "Wójcik", "Łukasz"),
+    ("elif.aydin", "Aydın", "Elif"),
+    ("anna.ivanova", "Иванова", "Анна"),
+    ("kofi.mensah", "Mensah", "Kofi"),
+    ("leila.haddad", "Haddad", "Leïla"),
+    ("mateo.rossi", "Rossi", "Mateo"),
+)
+
+
+@dataclass(frozen=True)
+class Homework:
+    """What the demo needs to know of a homework: points by test, and whose tests they are."""
+
+    release: NotebookNode
+    reference: NotebookNode
+    points: dict[str, float]  # of each test
+    tests: dict[str, list[str]]  # answer -> its tests
+    depends: dict[str, list[str]]  # answer -> tests that need it as well
+    weights: list[str]  # tests that score weights
+
+    def without(self, *names: str) -> float:
+        """Points of all tests but these."""
+        return sum(self.points.values()) - sum(self.points[name] for name in names)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One submission: who, in a few words what it is, its files, its score."""
+
+    student: tuple[str, str, str]
+    what: str
+    notebook: NotebookNode
+    score: Score
+    name: str = ""  # of the notebook file; default: as released
+    weights: bool = True
+    days_late: float = -2.0
+    damage: bool = False
+
+
+def read_homework(release: Release) -> Homework:
+    """Points, tests and dependencies of a built homework, from its master."""
+    source, student = read_notebook(release.source), read_notebook(release.student)
+    tests = [cell for cell in source.cells if is_test(cell)]
+    owners = {}  # function -> answer that defines it
+    for cell in source.cells:
+        if cell.metadata.get("nbgrader", {}).get("solution") and cell.cell_type == "code":
+            owners |= {name: grade_id(cell) for name in shapes.defines(cell.source)}
+    own: dict[str, list[str]] = {}
+    depends: dict[str, list[str]] = {}
+    for cell in tests:
+        course = cell.metadata.get("course", {})
+        for answer in {owners[name] for name in course.get("tests", []) if name in owners}:
+            own.setdefault(answer, []).append(grade_id(cell))
+        for answer in course.get("depends", []):
+            depends.setdefault(answer, []).append(grade_id(cell))
+    return Homework(
+        release=student,
+        reference=shapes.reference(source, student),
+        points={grade_id(c): float(c.metadata.nbgrader["points"]) for c in tests},
+        tests=own,
+        depends=depends,
+        weights=[grade_id(c) for c in tests if c.metadata.get("course", {}).get("weights")],
+    )
+
+
+def make_class(
+    work: Homework, mutants: list[dict[str, str]], have_weights: bool, rule: LateRule
+) -> list[Entry]:
+    """The demo's submissions. mutants: entries of the homework's verify/mutants.toml."""
+    lost = [] if have_weights else work.weights
+    full = work.without(*lost)
+    people = iter(PEOPLE)
+    same = (full, full)
+    late = full * (1 - rule.share(2.5 * 86400))
+    entries = [
+        Entry(next(people), "the reference", work.reference, same),
+        Entry(next(people), "as released, untouched", work.release, (0.0, 0.0), weights=False),
+        Entry(
+            next(people), "two and a half days late", work.reference, (late, late), days_late=2.5
+        ),
+        Entry(next(people), "saved by Colab", shapes.from_colab(work.reference), same),
+        Entry(next(people), "renamed", work.reference, same, name="My homework (final) (2).ipynb"),
+        Entry(next(people), "cells pasted twice", shapes.with_copies(work.reference), same),
+        Entry(next(people), "metadata lost", shapes.without_metadata(work.reference), same),
+    ]
+    bare = work.without(*work.weights)
+    entries.append(Entry(next(people), "no weights", work.reference, (bare, bare), weights=False))
+    for what, make, answer in _broken(work):
+        left = bare - sum(work.points[name] for name in work.tests[answer])
+        notebook = make(work.reference, answer)
+        entries.append(Entry(next(people), what, notebook, (left, left), weights=False))
+    entries += _wrong(work, mutants, bare, people)
+    entries.append(
+        Entry(next(people), "broken off in the upload", work.reference, None, damage=True)
+    )
+    return entries
+
+
+def _broken(work: Homework) -> Iterator[tuple[str, Callable[..., NotebookNode], str]]:
+    """Crash, endless loop and syntax error, each in a task that no other test needs."""
+    alone = [name for name in work.tests if name not in work.depends]
+    shaped = (
+        ("kills its kernel", shapes.kills_kernel),
+        ("loops for ever", shapes.loops),
+        ("syntax error", shapes.with_syntax_error),
+    )
+    for (what, make), name in zip(shaped, reversed(alone)):
+        yield f"{what} in {name}", make, name
+
+
+def _wrong(
+    work: Homework, mutants: list[dict[str, str]], bare: float, people: Iterator[tuple]
+) -> Iterator[Entry]:
+    """Four submissions with one task wrong each, spread over the homework."""
+    by_task = {m["task"]: m for m in reversed(mutants) if m["task"] in work.tests}
+    tasks = [name for name in work.tests if name in by_task] or list(work.tests)
+    for name in tasks[:: max(1, len(tasks) // 4)][:4]:
+        own = sum(work.points[test] for test in work.tests[name])
+        more = sum(work.points[test] for test in work.depends.get(name, []))
+        low, high = bare - own - more, bare - own
+        if name in by_task:
+            mutant = by_task[name]
+            notebook = shapes.with_slip(work.reference, name, mutant["old"], mutant["new"])
+            high = bare - work.points[mutant["caught_by"]]
+            what = f"{name}: {mutant['name']}"
+        else:
+            notebook, what = shapes.returns_nothing(work.reference, name), f"{name}: None"
+        yield Entry(next(people), what, notebook, (low, high), weights=False)
+
+
+def as_expected(row: Row, entry: Entry) -> bool:
+    """True when the total lies where it should, or when a damaged file was refused."""
+    if entry.score is None:
+        return not row.graded
+    low, high = entry.score
+    return row.graded and low - 5e-3 <= row.total <= high + 5e-3
