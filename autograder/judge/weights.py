@@ -106,8 +106,8 @@ class Trained:
 class WeightRoom:
     """Where a notebook's weights are kept and run. No student code runs in its sandboxes.
 
-    setup, released: source of the released set-up cell and what it binds; opening: submission, limits, unguarded and
-    max_weights_mb of the case.
+    setup: source of the released set-up cell, released: what it binds; opening: submission,
+    limits, unguarded and max_weights_mb of the case.
     """
 
     def __init__(self, setup: str, released: dict[str, Any], opening: dict[str, Any]) -> None:
