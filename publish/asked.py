@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 
 from publish.errors import PublishError
-from publish.library import Definition, Library
+from publish.library import Library
+from publish.modules import Definition
 from publish.names import Names, scan
 from publish.sources import Cell, Source
 
@@ -65,6 +66,7 @@ def read_requests(source: Source, library: Library) -> Asked:
                         request.first,
                     )
     _refuse_second_show(source, asked)
+    _refuse_stray_marks(source, asked)
     return asked
 
 
@@ -124,6 +126,19 @@ def _without(text: str, requests: list[Request]) -> str:
         for at in range(request.first - 1, request.last):
             rows[at] = ""
     return "\n".join(rows)
+
+
+def _refuse_stray_marks(source: Source, asked: Asked) -> None:
+    """A mark that stands elsewhere would be passed over in silence."""
+    for index in asked.own:
+        ends = {at for r in asked.requests if r.cell == index for at in (r.first, r.last)}
+        for number, row in enumerate(source.cells[index].source.split("\n"), start=1):
+            if _MARK.search(row) and number not in ends:
+                raise source.cells[index].error(
+                    "this mark stands on no import from the library: put it at the end of the "
+                    "first or last line of the statement",
+                    number,
+                )
 
 
 def _refuse_second_show(source: Source, asked: Asked) -> None:

@@ -171,4 +171,5 @@ def _executed(course: Course, item: Item, tell) -> tuple[Source, NotebookNode, d
     record = {"executed": hash_of(notebook, run.data), "data": run.data, "cpu_seconds": seconds}
     source, filled = assemble(course, item, seconds)
     graft(filled, notebook)
+    write_text(cwd / item.opened.name, dumps(filled))  # to look at, should it be refused
     return source, filled, record

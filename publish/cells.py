@@ -60,6 +60,9 @@ def metadata_of(cell: Cell) -> dict:
 def complete(cell: Cell) -> dict:
     """All keys of nbgrader's metadata; PublishError where what is given makes no sense."""
     given = {**_DEFAULTS, **cell.nbgrader}
+    unknown = sorted(set(given) - set(_DEFAULTS) - {"grade_id", "points"})
+    if unknown:
+        raise cell.error(f"nbgrader metadata `{unknown[0]}` is unknown; is it a slip?")
     if not _ID.match(str(given.get("grade_id", ""))):
         raise cell.error(
             f"nbgrader cell without a proper `grade_id` (got {given.get('grade_id')!r}); expected "

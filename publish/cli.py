@@ -29,7 +29,10 @@ def notebooks(
     from publish.many import build_all
 
     course = _course()
-    chosen = [item for item in pick(course, only or []) if item.kind != "homework"]
+    chosen = pick(course, only or [])
+    if only and any(item.kind == "homework" for item in chosen):
+        raise PublishError(f"a homework is built by `publish homework {chosen[0].name}`")
+    chosen = [item for item in chosen if item.kind != "homework"]
     build_all(course, chosen, jobs, execute, again)
 
 

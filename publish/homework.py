@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def cut_locked(master: NotebookNode) -> NotebookNode:
 
 def _completed(source: Source) -> Iterator[Cell]:
     """Role tags made explicit; given code locked, so that the grader takes it from the release."""
-    count = 0
+    seen: Counter[str] = Counter()
     for cell in source.cells:
         if cell.kind != "code":
             yield cell
@@ -97,8 +98,10 @@ def _completed(source: Source) -> Iterator[Cell]:
         role = role_of(cell)
         data = {**cell.metadata, "tags": tags if role in tags else [*tags, role]}
         if needs_lock(cell):
-            count += 1
-            named = next((tag for tag in (SETUP, PARAMETERS) if tag in cell.tags), f"given-{count}")
+            made = f"given-{hashlib.sha256(cell.source.encode()).hexdigest()[:8]}"
+            seen[made] += 1
+            made += f"-{seen[made]}" if seen[made] > 1 else ""
+            named = next((tag for tag in (SETUP, PARAMETERS) if tag in cell.tags), made)
             data["nbgrader"] = {"grade_id": named, "locked": True, **cell.nbgrader}
         yield replace(cell, metadata=data)
 

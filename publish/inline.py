@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from publish.asked import Asked, Request, parse_cell, read_requests
 from publish.imports import Import, clash, imports_of, render, text_of
-from publish.library import Definition, Library
+from publish.library import Library
+from publish.modules import Definition
 from publish.names import scan
 from publish.placing import setup_definitions
 from publish.sources import Cell, Origin, Source

@@ -1,58 +1,12 @@
-"""The package of reference implementations, read as text: modules, definitions, imports."""
+"""The package of reference implementations: finds definitions and what they need."""
 
 from __future__ import annotations
 
-import ast
-import re
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from publish.errors import PublishError
-from publish.imports import Import, imports_of
-from publish.names import Names, scan
-
-SETTABLE = (ast.Assign, ast.AnnAssign)
-DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-@dataclass(frozen=True, eq=False)
-class Definition:
-    """A function, class or constant of the library, with the comments directly above it."""
-
-    names: tuple[str, ...]
-    module: str
-    shown: str  # file, as shown to the author
-    start: int  # 1-based line of `lines[0]`
-    lines: tuple[str, ...]
-    node: ast.stmt
-
-    @property
-    def text(self) -> str:
-        """Source text."""
-        return "\n".join(self.lines)
-
-    @property
-    def is_block(self) -> bool:
-        """Whether it is a function or class (else a constant)."""
-        return isinstance(self.node, DEFINES)
-
-    @cached_property
-    def scanned(self) -> Names:
-        """Names that it binds and needs."""
-        return scan(self.text)
-
-
-@dataclass
-class Module:
-    """One file of the library."""
-
-    name: str
-    shown: str
-    definitions: dict[str, Definition] = field(default_factory=dict)
-    third: dict[str, list[Import]] = field(default_factory=dict)  # bound name -> imports
-    ours: dict[str, tuple[str, int]] = field(default_factory=dict)  # name -> module, line
-    order: list[Definition] = field(default_factory=list)
+from publish.imports import Import
+from publish.modules import Definition, Module, read_module, with_settings
 
 
 class Library:
@@ -77,8 +31,8 @@ class Library:
                 file = files[0].relative_to(self.root)
                 raise PublishError(f"there is no module `{name}`: no {file}")
             shown = path.relative_to(self.root).as_posix()
-            text = _with_settings(path.read_text("utf-8"), self._settings)
-            self._modules[name] = _read_module(name, shown, text, self.owns)
+            text = with_settings(path.read_text("utf-8"), self._settings)
+            self._modules[name] = read_module(name, shown, text, self.owns)
         return self._modules[name]
 
     def find(self, module: str, name: str) -> Definition | None:
@@ -146,74 +100,3 @@ class Library:
             definition.shown,
             definition.start,
         )
-
-
-def _with_settings(text: str, settings: dict[str, str]) -> str:
-    for name, value in settings.items():
-        pattern = re.compile(rf"^{re.escape(name)} = .*$", re.MULTILINE)
-        text = pattern.sub(lambda _: f"{name} = {value}", text)  # noqa: B023
-    return text
-
-
-def _read_module(name: str, shown: str, text: str, owns) -> Module:
-    try:
-        tree = ast.parse(text)
-    except SyntaxError as err:
-        raise PublishError(f"does not parse: {err.msg}", shown, err.lineno) from None
-    module, rows = Module(name, shown), text.split("\n")
-    _refuse_hidden_imports(tree, shown, owns)
-    for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            _take_import(module, node, owns)
-        elif isinstance(node, DEFINES + SETTABLE):
-            _take_definition(module, node, rows)
-        elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
-            raise PublishError(
-                "only imports, functions, classes and constants may stand at the top level of a "
-                "module that notebooks show",
-                shown,
-                node.lineno,
-            )
-    return module
-
-
-def _take_import(module: Module, node: ast.Import | ast.ImportFrom, owns) -> None:
-    for item in imports_of(node, module.shown):
-        if not owns(item.module):
-            module.third.setdefault(item.bound, []).append(item)
-        elif item.name is None or item.asname is not None:
-            raise PublishError(
-                f"write `from {item.module} import name`, without `as`", module.shown, node.lineno
-            )
-        else:
-            module.ours[item.name] = (item.module, node.lineno)
-
-
-def _take_definition(module: Module, node: ast.stmt, rows: list[str]) -> None:
-    start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    while start > 1 and rows[start - 2].startswith("#"):  # comments directly above belong to it
-        start -= 1
-    lines = tuple(rows[start - 1 : node.end_lineno])
-    names = tuple(sorted(scan("\n".join(lines)).bound))
-    if names == ("__all__",):
-        return
-    made = Definition(names, module.name, module.shown, start, lines, node)
-    for name in names:
-        if name in module.definitions:
-            raise PublishError(f"`{name}` is defined twice", module.shown, node.lineno)
-        module.definitions[name] = made
-    module.order.append(made)
-
-
-def _refuse_hidden_imports(tree: ast.Module, shown: str, owns) -> None:
-    """Imports of the library itself stand at the top level, where the builder can replace them."""
-    top = set(map(id, tree.body))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and id(node) not in top:
-            inside = owns(node.module or "") or node.level
-        elif isinstance(node, ast.Import) and id(node) not in top:
-            inside = any(owns(alias.name) for alias in node.names)
-        else:
-            continue
-        if inside:
-            raise PublishError("import the library at the top of the module", shown, node.lineno)

@@ -24,7 +24,8 @@ def build_all(course: Course, chosen: list[Item], jobs: int, run: bool, again: b
     if not chosen:
         print("no lecture and no seminar yet")
         return
-    run_all(build, [(item, (course, item, run, again)) for item in chosen], jobs, _told)
+    tell = clock() if len(chosen) == 1 else None
+    run_all(build, [(item, (course, item, run, again, tell)) for item in chosen], jobs, _told)
 
 
 def run_all(
@@ -90,13 +91,15 @@ def check_all(course: Course, chosen: list[Item], jobs: int) -> None:
 
 
 def clock() -> Callable[[int, int], None]:
-    """A tell(done, all) that prints how many cells, how long, and what is left at this pace."""
-    began = time.monotonic()
+    """A tell(done, all) that prints how many cells, how long, what is left; every five seconds."""
+    began = told = time.monotonic()
 
     def tell(done: int, of: int) -> None:
-        spent = time.monotonic() - began
-        left = spent / done * (of - done)
-        print(f"cell {done}/{of}, {spent:.0f} s, about {left:.0f} s left", flush=True)
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= 5 or done == of:
+            told, left = now, (now - began) / done * (of - done)
+            print(f"cell {done}/{of}, {now - began:.0f} s, about {left:.0f} s left", flush=True)
 
     return tell
 

@@ -16,7 +16,8 @@ from publish.errors import PublishError
 _WIDGET = "application/vnd.jupyter.widget"
 # pictures and videos inside HTML are text that may hold anything; they name no path
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\\\r\n]{120,}")
-_KEPT = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/plain", "text/markdown")
+_KEPT = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/latex")
+_KEPT += ("text/plain", "text/markdown")
 
 
 def clean(cell: NotebookNode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,11 @@ from publish.errors import PublishError
 
 MARKER = "# %%"
 FORMAT = {"extension": ".py", "format_name": "percent", "comment_magics": False}
+KEYS = {"tags", "cellView", "nbgrader", "course"}
+# the last six are read by the site
+TAGS = {"setup", "parameters", "full", "expected", "define", "data", "train"} | {
+    f"{verb}-{what}" for verb in ("hide", "remove") for what in ("input", "output", "cell")
+}
 Origin = tuple[str, int]  # source file as shown to the author, 1-based line
 
 
@@ -108,8 +114,29 @@ def _locate(cells: list, rows: list[str], shown: str) -> Iterator[Cell]:
         lines = raw.source.split("\n")
         origins = [(shown, at + 2 + i) for i in range(len(lines))]
         at += 1 + len(lines)
+        _check_metadata(raw, shown, origins[0][1] - 1)
         blank = next((i for i, row in enumerate(lines) if row.strip()), len(lines))
         yield Cell(raw.cell_type, "\n".join(lines[blank:]), _plain(raw.metadata), origins[blank:])
+
+
+def _check_metadata(raw, shown: str, line: int) -> None:
+    """PublishError for metadata that would be lost in silence: bad JSON, an unknown key or tag."""
+    wrong = raw.metadata.get("incorrectly_encoded_metadata")
+    if wrong is not None:
+        raise PublishError(f"metadata that is not `key=JSON`: {wrong}", shown, line)
+    unknown = sorted(_plain(raw.metadata).keys() - KEYS)
+    if unknown:
+        raise PublishError(
+            f"metadata `{unknown[0]}` is unknown; expected {', '.join(sorted(KEYS))}", shown, line
+        )
+    unknown = sorted(set(raw.metadata.get("tags", ())) - TAGS)
+    if unknown:
+        raise PublishError(
+            f"tag `{unknown[0]}` is unknown; expected {', '.join(sorted(TAGS))}", shown, line
+        )
+    for number, row in enumerate(raw.source.split("\n"), start=line + 1):
+        if raw.cell_type == "code" and re.match(r"# ?%%\S", row):
+            raise PublishError("put a space after `# %%`", shown, number)
 
 
 def _plain(metadata: dict) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from publish.errors import PublishError
-from publish.library import Definition
+from publish.modules import Definition
 from publish.sources import Origin
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"

@@ -118,7 +118,9 @@ def test_nbgrader_accepts_both(built):
 
 def test_given_code_is_locked_and_roles_are_explicit(built):
     cells = by_id(built.student)
-    for name in ("setup", "parameters", "given-3", "p1-kl-test"):
+    given = [name for name in cells if name.startswith("given-")]
+    assert len(given) == 1 and "print(SEED, rows)" in cells[given[0]].source
+    for name in ("setup", "parameters", *given, "p1-kl-test"):
         assert cells[name].metadata.nbgrader.locked and cells[name].metadata.editable is False
     assert not cells["p1-kl"].metadata.nbgrader.locked
     tags = {name: cell.metadata.get("tags", []) for name, cell in cells.items()}

@@ -281,6 +281,8 @@ def test_setting_replaces_a_constant(mini):
         ("# %%\nfrom minilib.maths import LOG_ROOT  # task\n", "maths.py:7: .* no function body"),
         (f"from minilib.fits import total\n\n{CELL}total([])\n\n{CELL}{MATHS} log_prob  # task\n",
          "01_x.py:9: this cell uses `log_prob` before the cell of its task .*01_x.py:12"),
+        (f"{MATHS} (\n    Gauss,  # show\n    log_prob,\n)\n", "01_x.py:7: this mark stands on no"),
+        ("x = 1  # task\n", "01_x.py:6: this mark stands on no import"),
         (f"import numpy as math\n{MATHS} LOG_ROOT\n", "`import math` clashes with"),
     ],
 )  # fmt: skip

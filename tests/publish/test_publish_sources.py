@@ -31,7 +31,7 @@ y = 1  # UNIQUE
 
 # %%
 
-# %% [markdown] tags=["box"]
+# %% [markdown] tags=["hide-cell"]
 # last
 '''
 
@@ -55,7 +55,7 @@ def test_cells_and_metadata(mini):
     assert setup.tags == {"setup"} and setup.metadata["cellView"] == "form"
     assert "# %% no marker" in setup.source and setup.source.startswith("import os")
     assert task.grade_id == "a-b" and task.source.startswith("# %time")
-    assert empty.source == "" and last.tags == {"box"}
+    assert empty.source == "" and last.tags == {"hide-cell"}
 
 
 def test_error_names_file_and_line(mini):
@@ -72,6 +72,11 @@ def test_error_names_file_and_line(mini):
         ("x = 1\n", "no cells"),
         ("import os\n# %%\nx = 1\n", "lectures/01_x.py:1: text before the first"),
         ("# %% [raw]\n# x\n", "cell type raw"),
+        ('# %%\n1\n\n# %% nbgrader={"grade_id": "a"\nx\n', ":4: metadata that is not `key=JSON`"),
+        ('# %% tag=["full"]\nx = 1\n', ":1: metadata `tag` is unknown; expected cellView"),
+        ("# %% a title\nx = 1\n", ":1: metadata `title` is unknown"),
+        ('# %% tags=["ful"]\nx = 1\n', ":1: tag `ful` is unknown; expected data, define"),
+        ('# %%\nx = 1\n# %%tags=["full"]\ny = 1\n', ":3: put a space after"),
     ],
 )
 def test_refused(mini, text, said):

@@ -173,6 +173,7 @@ def test_metadata_is_what_nbgrader_and_jupyter_want(mini):
     [
         ('{"solution": true}', "without a proper `grade_id`"),
         ('{"grade_id": "a b", "solution": true}', "without a proper `grade_id`"),
+        ('{"grade_id": "a", "grade": true, "point": 1}', "`point` is unknown"),
         ('{"grade_id": "a", "grade": true}', "`a` states no `points`"),
         ('{"grade_id": "a", "solution": true, "points": 1}', "has points and is not graded"),
     ],
