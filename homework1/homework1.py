@@ -275,6 +275,7 @@ def toy_model(rng: torch.Generator) -> ToyModel:
     )
 
 
+@torch.no_grad()
 def bound_of_points(weights: LocalWeights, x: Tensor, eps: Tensor) -> Tensor:
     """Importance-weighted bound of points x (B, 2) from noise eps (S, B, 2), nats, (B,)."""
     mu, log_sigma = weights.call("encode", x)
@@ -294,6 +295,7 @@ def bound_of_points(weights: LocalWeights, x: Tensor, eps: Tensor) -> Tensor:
     return log_w.logsumexp(0) - math.log(len(eps))
 
 
+@torch.no_grad()
 def bound_of_images(weights: LocalWeights, x: Tensor, eps: Tensor) -> Tensor:
     """Importance-weighted bound of images x (B, 784) from noise eps (S, B, K), nats, (B,)."""
     mu, log_sigma = weights.call("encode", x)
