@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,9 +36,7 @@ def open_(
     Reads build/HOMEWORK/, which `publish homework HOMEWORK` writes. Again: nothing changes. A later
     version opens beside the earlier ones; each submission is graded on its own.
     """
-    from autograder import commands
-
-    commands.open_homework(homework, version)
+    _run("commands.open_homework", homework, version)
 
 
 @app.command()
@@ -56,9 +55,7 @@ def collect(
     (20 MB by default). Time of hand-in: timestamp.txt, else the file's time. The last attempt
     counts, all are kept. What cannot be taken is named, with the reason; the rest is taken.
     """
-    from autograder import commands
-
-    commands.collect(homework, path, students)
+    _run("commands.collect", homework, path, students)
 
 
 @app.command()
@@ -76,17 +73,13 @@ def grade(
     Limits of one submission: cells 60 s each, added cells 10 s each and 60 s together, tests 60 s
     (600 s with weights), 4 GiB of memory, no network. Marks given by persons stay.
     """
-    from autograder import commands
-
-    commands.grade(homework, student, engine, workers, again)
+    _run("commands.grade", homework, student, engine, workers, again)
 
 
 @app.command()
 def feedback(homework: Homework, student: Students = []) -> None:  # noqa: B006
     """Write one page per student: points and message of every check, no hidden test."""
-    from autograder import commands
-
-    commands.feedback(homework, student)
+    _run("commands.feedback", homework, student)
 
 
 @app.command()
@@ -95,17 +88,13 @@ def gradebook(
     csv: Annotated[Path | None, typer.Option(help="Where to; default: in the class.")] = None,
 ) -> None:
     """Show the gradebook as a table (points, hours late) and write it as CSV."""
-    from autograder import commands
-
-    commands.gradebook(homework, csv)
+    _run("commands.gradebook", homework, csv)
 
 
 @app.command()
 def doctor() -> None:
     """Say what this machine can guard, what is missing, and how to mend it."""
-    from autograder import commands
-
-    commands.doctor()
+    _run("commands.doctor")
 
 
 @app.command()
@@ -115,9 +104,7 @@ def demo(
     engine: Annotated[str, typer.Option(help="local or serial.")] = "local",
 ) -> None:
     """Make a class of submissions, grade it and show everything; 4 minutes at most on 2 cores."""
-    from autograder import commands_demo
-
-    commands_demo.demo(homework, folder, engine)
+    _run("commands_demo.demo", homework, folder, engine)
 
 
 @app.command()
@@ -132,9 +119,7 @@ def verify(
     Everything runs in the sandbox and the judge, as a submission does. Exit code 2 when a mutant
     keeps its points, a right answer loses some, or a message does not name the slip.
     """
-    from autograder import commands_verify
-
-    commands_verify.verify(homework, seeds, jobs, full)
+    _run("commands_verify.verify", homework, seeds, jobs, full)
 
 
 def main() -> None:
@@ -145,9 +130,16 @@ def main() -> None:
     except CourseError as error:
         print(_message(error), file=sys.stderr)
         sys.exit(2)
+
+
+def _run(what: str, *arguments: Any) -> None:
+    """Call a command's work, imported only now: `--help` need not wait for nbgrader."""
+    module, name = what.split(".")
+    try:
+        getattr(import_module(f"autograder.{module}"), name)(*arguments)
     except KeyboardInterrupt:
         print("stopped; nothing is lost: give the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        raise typer.Exit(130) from None
 
 
 def _message(error: CourseError) -> str:

@@ -10,12 +10,17 @@ from rich.console import Console
 from autograder import commands
 from autograder.context import make_context, must_guard
 from autograder.demo import Entry, as_expected, make_class, read_homework
-from autograder.demo_files import read_mutants, write_class
+from autograder.demo_files import missing_weights, read_mutants, write_class
 from autograder.jobs import data_name
 from autograder.progress import clock_text
 from autograder.release import find_release
 from autograder.report import console, demo_table
 from autograder.table import Row
+
+IMAGES = {
+    "mnist": "MNIST",
+    "digits": "scikit-learn's digits, a stand-in (MNIST is taken when DGM_DATA has MNIST/raw)",
+}
 
 
 def demo(name: str, folder: Path, engine: str = "local") -> None:
@@ -26,12 +31,14 @@ def demo(name: str, folder: Path, engine: str = "local") -> None:
     release = find_release(context.build, name)
     must_guard()
     weights = context.root / name / "verify" / "weights"
-    have = any(weights.glob("*.safetensors")) if weights.is_dir() else False
     mutants = read_mutants(context.root / name / "verify" / "mutants.toml")
-    entries = make_class(read_homework(release), mutants, have, context.course.late)
+    work = read_homework(release)
+    lost = missing_weights(work.weights, weights, data_name())
+    entries = make_class(work, mutants, lost, context.course.late)
     write_class(entries, folder / "handed-in", name, context.course, weights)
     out.print(f"{len(entries)} submissions of {name} ({homework.title}) in {folder / 'handed-in'}")
-    out.print(f"held-out images: {data_name()}" + ("" if have else "; no reference weights here"))
+    less = f"; no reference weights here for {', '.join(lost)}" if lost else ""
+    out.print(f"held-out images: {IMAGES[data_name()]}{less}")
     commands.open_homework(name, context=context)
     roster = folder / "handed-in" / "students.csv"
     commands.collect(name, folder / "handed-in" / "submissions", roster, context)

@@ -45,7 +45,7 @@ class Homework:
     points: dict[str, float]  # of each test
     tests: dict[str, list[str]]  # answer -> its tests
     depends: dict[str, list[str]]  # answer -> tests that need it as well
-    weights: list[str]  # tests that score weights
+    weights: dict[str, str]  # tests that score weights -> the file
 
     def without(self, *names: str) -> float:
         """Points of all tests but these."""
@@ -88,15 +88,21 @@ def read_homework(release: Release) -> Homework:
         points={grade_id(c): float(c.metadata.nbgrader["points"]) for c in tests},
         tests=own,
         depends=depends,
-        weights=[grade_id(c) for c in tests if c.metadata.get("course", {}).get("weights")],
+        weights={
+            grade_id(c): c.metadata["course"]["weights"]
+            for c in tests
+            if c.metadata.get("course", {}).get("weights")
+        },
     )
 
 
 def make_class(
-    work: Homework, mutants: list[dict[str, str]], have_weights: bool, rule: LateRule
+    work: Homework, mutants: list[dict[str, str]], lost: list[str], rule: LateRule
 ) -> list[Entry]:
-    """The demo's submissions. mutants: entries of the homework's verify/mutants.toml."""
-    lost = [] if have_weights else work.weights
+    """The demo's submissions. mutants: entries of the homework's verify/mutants.toml.
+
+    lost: tests of weights for which there is no file here.
+    """
     full = work.without(*lost)
     people = iter(PEOPLE)
     same = (full, full)
@@ -126,8 +132,12 @@ def make_class(
 
 
 def _broken(work: Homework) -> Iterator[tuple[str, Callable[..., NotebookNode], str]]:
-    """Crash, endless loop and syntax error, each in a task that no other test needs."""
+    """Crash, endless loop and syntax error, each in a task that no other test needs.
+
+    Tasks with one test come first: every test of an endless loop takes its whole time.
+    """
     alone = [name for name in work.tests if name not in work.depends]
+    alone.sort(key=lambda name: -len(work.tests[name]))
     shaped = (
         ("kills its kernel", shapes.kills_kernel),
         ("loops for ever", shapes.loops),

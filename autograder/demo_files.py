@@ -60,3 +60,17 @@ def read_mutants(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     return tomllib.loads(path.read_text(encoding="utf-8")).get("mutant", [])
+
+
+def missing_weights(wanted: dict[str, str], folder: Path, data: str) -> list[str]:
+    """Tests whose weights are not in `folder`. wanted: test -> file; data: mnist or digits.
+
+    Where the digits stand in for MNIST, a file NAME_digits.safetensors counts for NAME.
+    """
+    have = {path.name for path in folder.glob("*.safetensors")}
+    missing = []
+    for test, name in wanted.items():
+        own = name.replace(".safetensors", f"_{data}.safetensors")
+        needed = own if data != "mnist" and own in have else name
+        missing += [] if needed in have else [test]
+    return missing

@@ -27,6 +27,14 @@ class Match:
         prose = {i: k for k, below in self.below.items() for i in below}
         return {i: k for k, i in self.answers.items()} | self.locked | prose
 
+    def anchors(self) -> dict[int, int]:
+        """Submitted index -> skeleton index, one each: what stands where it was released.
+
+        A second copy of a locked cell, pasted somewhere else, says nothing about places.
+        """
+        first = {k: i for i, k in sorted(self.locked.items(), reverse=True)}
+        return {i: k for k, i in (first | self.answers).items()}
+
 
 def match(submitted: list[NotebookNode], skeleton: list[NotebookNode]) -> Match:
     """Answers by grade_id, then cell id, then what they define, then place; copies of the rest.

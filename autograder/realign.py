@@ -126,11 +126,11 @@ def _extras(
     cells: list[NotebookNode], found: Match, result: Realigned
 ) -> dict[int, list[NotebookNode]]:
     """Cells that the student added, by the skeleton cell that they stood after (-1: none)."""
-    used = found.used()
+    used, anchors = found.used(), found.anchors()
     extras: dict[int, list[NotebookNode]] = {}
     after, count = -1, 0
     for i, cell in enumerate(cells):
-        after = used.get(i, after)
+        after = anchors.get(i, after)
         if i in used or not cell.source.strip():
             continue
         count += 1
