@@ -44,6 +44,6 @@ def warnings(source: Source, notebook: NotebookNode) -> list[str]:
         shows = any(path != source.shown for path, _ in cell.origins)
         rows, most = made.source.count("\n") + 1, LONGEST_SHOWN if shows else LONGEST
         if rows > most:
-            path, line = cell.where()
+            path, line = cell.home
             found.append(f"{path}:{line}: the cell has {rows} lines; stop at {most}")
     return found

@@ -29,6 +29,7 @@ class Cell:
     source: str
     metadata: dict = field(default_factory=dict)
     origins: list[Origin] = field(default_factory=list)
+    home: Origin = ("?", 0)  # its first line in the source, whatever it comes to show
 
     @property
     def tags(self) -> set[str]:
@@ -116,7 +117,10 @@ def _locate(cells: list, rows: list[str], shown: str) -> Iterator[Cell]:
         at += 1 + len(lines)
         _check_metadata(raw, shown, origins[0][1] - 1)
         blank = next((i for i, row in enumerate(lines) if row.strip()), len(lines))
-        yield Cell(raw.cell_type, "\n".join(lines[blank:]), _plain(raw.metadata), origins[blank:])
+        home = origins[blank] if blank < len(origins) else origins[0]
+        yield Cell(
+            raw.cell_type, "\n".join(lines[blank:]), _plain(raw.metadata), origins[blank:], home
+        )
 
 
 def _check_metadata(raw, shown: str, line: int) -> None:

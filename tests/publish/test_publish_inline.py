@@ -357,3 +357,19 @@ def test_no_import_of_ours_is_left(mini):
     check_imports(mini.source(hidden.format("oracles")))
     with pytest.raises(PublishError, match="imports `homework1.other`"):
         check_imports(mini.source(hidden.format("other")))
+
+
+def test_decorators_and_order_survive(mini):
+    """`early` stands on line 4 of its module, what it needs at once on line 8 of another."""
+    mini.write(
+        "minilib/a.py", "from minilib.z import late\n\n\n@late\ndef early():\n    return 1\n"
+    )
+    gap = "\n" * 7
+    mini.write(
+        "minilib/z.py", f"from functools import cache{gap}@cache\ndef late(f):\n    return f\n"
+    )
+    setup = texts(mini.inlined("from minilib.a import early\n"))[0]
+    assert setup.endswith(
+        "from functools import cache\n\n\n@cache\ndef late(f):\n    return f\n\n\n"
+        "@late\ndef early():\n    return 1"
+    )

@@ -105,7 +105,7 @@ def test_progress_bar_keeps_its_last_state():
         ("/home/meadow", False),
         ("x/home/me/y", False),
         ("https://a.b/home/me", False),
-        ('src="data:image/png;base64,' + "A" * 100 + "/home/me/" + "A" * 100 + '"', False),
+        ('src="data:image/png;base64,' + "A" * 100 + "+/home/me/" + "A" * 100 + '"', False),
     ],
 )
 def test_path_in(text, found):
