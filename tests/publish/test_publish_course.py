@@ -1,6 +1,5 @@
 """The committed notebooks of the course: as their sources say, and running in the smoke setting."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ def test_committed_notebook_is_what_its_source_gives(item):
 
 
 @every
-@pytest.mark.skipif("DGM_SKIP_SMOKE" in os.environ, reason="DGM_SKIP_SMOKE is set")
 def test_smoke(item):
     """Every notebook, homework masters with all their tests too, runs with small knobs."""
     run = smoke_run(COURSE, item)

@@ -114,6 +114,7 @@ open("w.safetensors", "w").write("weights")
 
 def test_reference_runs_solutions_and_hidden_tests(mini):
     item = mini.item(HOMEWORK, "homework")
+    mini.write("homework1/__init__.py", "")
     mini.write("homework1/oracles.py", "VALUE = 41\n")
     run = reference_run(mini.course, item)
     folder = mini.root / "build/reference/homework1"
