@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import shutil
 import socket
@@ -20,6 +21,7 @@ from autograder.sandbox.outputs import Collector, error_output
 from autograder.sandbox.provisioner import write_kernelspec
 
 MAX_MESSAGE = 32 << 20  # bytes of one kernel message
+SEND_MS = 5000  # milliseconds to hand a message over
 GRACE = 5.0  # seconds that an interrupted cell has before it is killed
 
 
@@ -53,12 +55,13 @@ class SandboxKernel:
         context = zmq.Context()
         context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)  # the default of all its sockets
         context.setsockopt(zmq.LINGER, 0)
+        context.setsockopt(zmq.SNDTIMEO, SEND_MS)  # a submission can break its end of a socket
         self.manager = KernelManager(kernel_name=name, kernel_spec_manager=specs, context=context)
         self.client: BlockingKernelClient | None = None
         try:
             self.manager.start_kernel()
             self.client = self.manager.blocking_client()
-            self.client.start_channels()
+            self.client.start_channels(stdin=False, hb=False)
             self.client.wait_for_ready(timeout=startup)
         except Exception as error:
             reason = self.why_killed()
@@ -89,10 +92,14 @@ class SandboxKernel:
         """Run one cell. A cell that takes longer is interrupted; KernelDead if it ignores that."""
         start, collector = time.monotonic(), Collector()
         self._drain()
-        request = self.client.execute(source, store_history=False, allow_stdin=False)
+        try:
+            request = self.client.execute(source, store_history=False, allow_stdin=False)
+        except zmq.ZMQError:
+            raise KernelDead(self.why_killed() or "the kernel takes no cells any more") from None
         end = self._collect(request, collector, start + seconds)
         if end is None:
-            self.manager.interrupt_kernel()
+            with contextlib.suppress(zmq.ZMQError):
+                self.manager.interrupt_kernel()
             end = self._collect(request, collector, time.monotonic() + GRACE)
             if end is None:
                 raise KernelDead(f"the cell ran longer than {seconds:g} s and ignored interrupts")
@@ -148,8 +155,8 @@ class SandboxKernel:
         """Kill the sandbox and remove what belongs to it."""
         if self.client is not None:
             self.client.stop_channels()
-        if self.manager.has_kernel:
-            self.manager.shutdown_kernel(now=True)
+        if self.manager.provisioner is not None:
+            self.manager.provisioner.end()  # shutdown_kernel would first wait for the kernel
         self.manager.cleanup_resources()
         self.manager.context.destroy(linger=0)
         shutil.rmtree(self._folder, ignore_errors=True)

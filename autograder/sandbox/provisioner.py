@@ -103,6 +103,14 @@ class SandboxProvisioner(LocalProvisioner):
         self.watchdog.start()
         return info
 
+    def end(self) -> None:
+        """Kill everything in the sandbox and wait for its end; asks nobody inside."""
+        if self.process:
+            kill_tree(self.pid, tree(self.pid))
+            self.process.wait()
+            self.process.stdin.close()
+            self.process = None
+
     async def kill(self, restart: bool = False) -> None:
         """Kill everything in the sandbox at once."""
         if self.process:
