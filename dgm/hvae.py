@@ -4,11 +4,13 @@ Model: p(z2) p(z1 | z2) p(x | z1). Inference: q(z2 | x) q(z1 | z2, x), from the 
 each KL compares two Gaussians at the same place (Sonderby et al., 2016; Vahdat & Kautz, 2020).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dgm.data import binarise
 from dgm.vae import bernoulli_log_prob, gaussian_kl, gaussian_log_prob, reparameterise, vae_mlp
 
 
@@ -100,3 +102,21 @@ def hvae_log_weights(x: Tensor, m: HVAE, eps2: Tensor, eps1: Tensor) -> Tensor:
         - gaussian_log_prob(z1, *q1)
         - gaussian_log_prob(z2, *q2)
     )
+
+
+def hvae_loss(m: HVAE, rng: torch.Generator, warm_up: int, free: float) -> Callable:
+    """Loss of a batch of grey images: binarise, draw, negative ELBO with two aids to layer 2.
+
+    The weight of both KL terms rises from 0 to 1 over `warm_up` calls (Sonderby et al., 2016), and
+    `free` nats of the batch mean of kl2 are not charged (free bits; Kingma et al., 2016).
+    """
+    calls = iter(range(1, 10**9))
+
+    def loss(x: Tensor) -> Tensor:
+        x, weight = binarise(x, rng), min(1.0, next(calls) / warm_up)
+        eps2 = torch.randn(len(x), m.K2, generator=rng)
+        eps1 = torch.randn(len(x), m.K1, generator=rng)
+        recon, kl1, kl2 = (v.mean() for v in hvae_elbo(x, m, eps2, eps1))
+        return weight * (kl1 + kl2.clamp(min=free)) - recon
+
+    return loss

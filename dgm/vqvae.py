@@ -4,11 +4,15 @@ van den Oord et al. (2017). An image becomes a small grid of integers; a codeboo
 length C gives the integers meaning.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from dgm.data import binarise
+from dgm.vae import bernoulli_log_prob
 
 
 class Quantised(NamedTuple):
@@ -116,3 +120,31 @@ class VQVAE(nn.Module):
     def decode_codes(self, codes: Tensor) -> Tensor:
         """Codes (B, 49) -> pixel logits (B, 784)."""
         return self.decode(self.codebook.book[codes])
+
+
+def vq_loss(m: VQVAE, rng: torch.Generator, restart_until: int) -> Callable:
+    """Loss of a batch of grey images: binarise, -log p(x | z_q) + 0.25 commitment, mean nats.
+
+    As a side effect the codebook follows its means and, every 20 calls before `restart_until`,
+    dead codes are restarted.
+    """
+    calls = iter(range(10**9))
+
+    def loss(x: Tensor) -> Tensor:
+        x, call = binarise(x, rng), next(calls)
+        z_e = m.encode(x)
+        out = quantise(z_e, m.codebook.book)
+        m.codebook.update(z_e, out.codes)
+        if call % 20 == 0 and call < restart_until:
+            m.codebook.restart(z_e.detach(), rng)
+        recon = bernoulli_log_prob(x.flatten(1), m.decode(out.z_q))
+        return (0.25 * out.commitment - recon).mean()
+
+    return loss
+
+
+@torch.no_grad()
+def encode_codes(m: VQVAE, x: Tensor) -> Tensor:
+    """Codes of binary images, in parts of 1,000. x (N, 784) -> (N, 49), int64."""
+    parts = [m.encode(v.reshape(-1, 1, 28, 28)) for v in x.split(1000)]
+    return torch.cat([nearest_code(z_e, m.codebook.book) for z_e in parts])

@@ -28,22 +28,24 @@
 
 # %% tags=["setup"] cellView="form"
 import math
-import time
-from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import torch.nn.functional as F
-from matplotlib.patches import Ellipse
-from torch import nn
-from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Bernoulli, Independent, LogNormal, MultivariateNormal, Normal, kl_divergence
 
 from dgm.data import binarise, load_images
 from dgm.family import draw_family_tree
-from dgm.plots import CRITIC, DATA, MODEL, show_images
+from dgm.film import animate
+from dgm.hvae import HVAE, hvae_log_weights
+from dgm.plots import CRITIC, DATA, MODEL, film_strip, show_images
 from dgm.training import Fit, fit, minibatches
-from dgm.vae import vae_mlp
+from dgm.vae import ConditionalVAE, data_log_odds
+from dgm.vae_linear import ppca
+from dgm.vae_plots import draw_codes, draw_field, draw_gaussians, draw_posterior, draw_tradeoff
+from dgm.vae_tools import ToyFlow, grid_log_density, mean_bounds, mistaken_reports
+from dgm.vqprior import CodePrior
+from dgm.vqvae import VQVAE, encode_codes, perplexity
 from dgm.weights import load_weights, save_weights
 from dgm.zoo import ZOO
 
@@ -56,6 +58,8 @@ GRID = 81  # points per latent axis when an integral is done on a grid; smoke: 4
 DRAWS = 100_000  # Monte-Carlo draws in statistical claims; smoke: 20000
 N_TEST = 10_000  # MNIST test images that are scored; smoke: 100
 EPOCHS = 30  # of the full MNIST training; smoke: 1
+VQ_STEPS = 3000  # smoke: 5
+PRIOR_STEPS = 2500  # smoke: 5
 BETA_STEPS = 150  # per point of the rate-distortion curve; smoke: 3
 SLIDERS = False  # True: live sliders (needs ipywidgets and a running kernel)
 
@@ -80,8 +84,7 @@ draw_family_tree(ax_tree, 4);
 #
 # Today <span style="color:royalblue">blue</span> is what *makes* data, $\color{royalblue}{p_\theta}$, and <span style="color:crimson">red</span> is
 # what *explains* data, $\color{crimson}{q_\phi}$; the data themselves are <span style="color:darkorange">orange</span>.
-
-# %% [markdown]
+#
 # ## 4.1 Limits of EBMs and flows
 #
 # Two families so far, two prices. An **energy-based model** $\color{royalblue}{p_\theta}(x)=e^{-E_\theta(x)}/Z_\theta$ may use any network, but a sample
@@ -94,71 +97,34 @@ draw_family_tree(ax_tree, 4);
 #
 # **Predict first.** Eight well-separated Gaussians. (a) We train a flow. Where will it put probability that the data do not have? (b) We give Langevin
 # dynamics the *exact* score, so nothing is left to learn, and start 64 chains in one mode. How many modes have they seen after 4,000 steps?
+# (The opponents are those of lectures 2 and 3: eight affine couplings, and the unadjusted Langevin algorithm $x\leftarrow x+\tfrac h2\nabla\log p(x)+\sqrt h\,\varepsilon$.)
 
 # %%
-class ToyFlow(nn.Module):
-    """Eight affine couplings in the plane; the subject of lecture 3, here only as an opponent."""
+octagon, toy_flow = ZOO["eight_gaussians"], ToyFlow()
+octagon_batches = minibatches(octagon.sample(20_000, rng), 256, rng)
+list(fit(lambda x: -toy_flow.log_prob(x).mean(), toy_flow, octagon_batches, Fit(ZOO_STEPS, 3e-3, "one_cycle")))
 
-    def __init__(self, n: int = 8, hidden: int = 64):
-        super().__init__()
-        self.nets = nn.ModuleList(vae_mlp(1, hidden, hidden, 2) for _ in range(n))
+chain, path = octagon.modes[:1].float().expand(64, 2), []  # all 64 start in the right-most mode
+for _ in range(2 * ZOO_STEPS):
+    chain = chain + 0.0025 * octagon.score(chain) + 0.005**0.5 * torch.randn(64, 2, generator=rng)
+    path.append(chain)
+chains = torch.stack(path)  # (steps, 64, 2)
+seen = len(torch.cdist(chains.flatten(0, 1), octagon.modes.float()).argmin(1).unique())
 
-    def log_prob(self, x):
-        """log p(x) by change of variables, from data to noise. x (B, 2) -> (B,), nats."""
-        log_det = 0
-        for i, net in enumerate(self.nets):
-            a, b = x[:, :1], x[:, 1:]
-            s, t = net(a).chunk(2, -1)
-            s = 2 * (s / 2).tanh()
-            x = torch.cat([b * s.exp() + t, a], 1)  # swap, so that the other half is next
-            log_det = log_det + s[:, 0]
-        return log_det + Normal(0.0, 1.0).log_prob(x).sum(1)
-
-
-octagon = ZOO["eight_gaussians"]
-toy_flow = ToyFlow()
-octagon_train = octagon.sample(20_000, rng)
-flow_losses = list(
-    fit(lambda v: -toy_flow.log_prob(v).mean(), toy_flow, minibatches(octagon_train, 256, rng), Fit(ZOO_STEPS, 3e-3, "one_cycle"))
-)
-
-# %% [markdown]
-# The opponent from lecture 2: the unadjusted Langevin algorithm $x\leftarrow x+\tfrac{h}{2}\nabla\log p(x)+\sqrt h\,\varepsilon$, with the exact score. All
-# chains start at the right-most mode.
-
-# %%
-def langevin(score, x, steps, h, rng):
-    """Unadjusted Langevin chains; x (N, 2). Returns the path (steps, N, 2)."""
-    path = []
-    for _ in range(steps):
-        x = x + 0.5 * h * score(x) + h**0.5 * torch.randn(x.shape, generator=rng)
-        path.append(x)
-    return torch.stack(path)
-
-
-chains = langevin(octagon.score, octagon.modes[:1].float().expand(64, 2), 4 * LIVE_STEPS * 10 // 3, 0.005, rng)
-seen = torch.cdist(chains.flatten(0, 1), octagon.modes.float()).argmin(1).unique()
 axis = torch.linspace(-3, 3, 241)
 plane = torch.cartesian_prod(axis, axis)
-with torch.no_grad():
-    flow_density = toy_flow.log_prob(plane).exp()
 far = torch.cdist(plane, octagon.modes.float()).min(1).values > 4 * octagon.sigma
-cell = (axis[1] - axis[0]) ** 2
-leak = {name: float((p * far).sum() * cell) for name, p in [("flow", flow_density), ("data", octagon.log_prob(plane).exp())]}
-print(f"modes seen by 64 chains of {len(chains)} steps: {len(seen)} of 8")
-print(f"mass farther than 4 sigma from every mode: flow {leak['flow']:.3f}, data {leak['data']:.4f}")
+flow_density = toy_flow.log_prob(plane).exp().detach()
+leak = float((flow_density * far).sum() * (axis[1] - axis[0]) ** 2)
 
-# %%
-fig_limits, axes_limits = plt.subplots(1, 3, figsize=(10.5, 3.5), sharex=True, sharey=True)
-for ax_l, p in zip(axes_limits, [octagon.log_prob(plane).exp(), flow_density]):
-    ax_l.imshow(p.reshape(241, 241).T.sqrt(), origin="lower", extent=(-3, 3, -3, 3), vmin=0, vmax=1.4)
-    ax_l.set(xlabel="$x_1$")
-axes_limits[0].set(title="Data: eight islands", ylabel="$x_2$")
-axes_limits[1].set_title(f"Flow: {100 * leak['flow']:.0f} % of its mass lies on bridges")
+fig_limits, axes_limits = plt.subplots(1, 3, figsize=(10.5, 3.5))
+draw_field(axes_limits[0], octagon.log_prob(plane).exp().sqrt(), 1.4).set_title("Data: eight islands")
+draw_field(axes_limits[1], flow_density.sqrt(), 1.4).set_title(f"Flow: {100 * leak:.0f} % of its mass lies on bridges")
 for k in range(4):
     axes_limits[2].plot(*chains[::20, k].T, lw=0.5)
 axes_limits[2].scatter(*octagon.modes.T, color=DATA, s=20, zorder=3)
-axes_limits[2].set(title=f"Langevin, exact score: {len(seen)} of 8 modes", xlabel="$x_1$", aspect="equal")
+axes_limits[2].set(xlabel="$x_1$", xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+axes_limits[2].set_title(f"Langevin, exact score: {seen} of 8 modes")
 fig_limits.tight_layout()
 
 # %% [markdown]
@@ -167,8 +133,7 @@ fig_limits.tight_layout()
 # crossing grows like the exponential of the barrier. So our wish list reads: **one-pass samples, a latent space smaller than the data, no
 # invertibility, a likelihood we can at least bound.** We know one such model already: the mixture of lecture 1. Its latent variable was a
 # component's number. We now let it be a vector.
-
-# %% [markdown]
+#
 # ## 4.2 Why a general latent-variable model is hard to train
 #
 # **Definition.** A *latent-variable model* draws $z\sim p(z)$, then $x\sim\color{royalblue}{p_\theta(x\mid z)}$, so that
@@ -193,21 +158,7 @@ fig_limits.tight_layout()
 #
 # **Claim.** The identity holds to rounding for a decoder that is not linear, $f_\theta(z)=\theta\sin z$. Left: autograd through the logarithm of an integral done on a grid.
 # Right: the posterior expectation.
-
-# %%
-z_line = torch.linspace(-9, 9, 4001, dtype=torch.float64)
-theta = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
-x_seen = torch.tensor([-2.0, -0.5, 0.1, 0.8, 1.9], dtype=torch.float64)[:, None]
-log_joint = Normal(0.0, 1.0).log_prob(z_line) + Normal(theta * z_line.sin(), 0.3).log_prob(x_seen)  # (5, 4001)
-log_evidence = log_joint.logsumexp(1) + math.log(z_line[1] - z_line[0])
-left = torch.stack([torch.autograd.grad(v, theta, retain_graph=True)[0] for v in log_evidence])
-
-posterior = log_joint.softmax(1).detach()
-d_log_joint = (x_seen - 1.3 * z_line.sin()) * z_line.sin() / 0.3**2  # by hand
-right = (posterior * d_log_joint).sum(1)
-torch.testing.assert_close(left, right, rtol=0, atol=1e-9)
-
-# %% [markdown]
+#
 # ### Just average? How the naive estimate fails
 #
 # The integral is an expectation, so draw $S$ latents from the prior:
@@ -235,6 +186,18 @@ torch.testing.assert_close(left, right, rtol=0, atol=1e-9)
 # **Claim.** The formula agrees with quadrature by SciPy, an independent route, at eight points.
 
 # %%
+z_line = torch.linspace(-9, 9, 4001, dtype=torch.float64)
+theta = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+x_seen = torch.tensor([-2.0, -0.5, 0.1, 0.8, 1.9], dtype=torch.float64)[:, None]
+log_joint = Normal(0.0, 1.0).log_prob(z_line) + Normal(theta * z_line.sin(), 0.3).log_prob(x_seen)  # (5, 4001)
+log_evidence = log_joint.logsumexp(1) + math.log(z_line[1] - z_line[0])
+left = torch.stack([torch.autograd.grad(v, theta, retain_graph=True)[0] for v in log_evidence])
+
+posterior = log_joint.softmax(1).detach()
+d_log_joint = (x_seen - 1.3 * z_line.sin()) * z_line.sin() / 0.3**2  # by hand
+right = (posterior * d_log_joint).sum(1)
+torch.testing.assert_close(left, right, rtol=0, atol=1e-9)
+
 from scipy.integrate import quad
 from scipy.stats import norm
 
@@ -270,7 +233,6 @@ budgets = {S: [naive_error(D, S, rng) for D in dims] for S in (100, 1000, DRAWS 
 u_typical = (1 + s_noise**2) ** 0.5 * torch.randn(DRAWS, generator=rng, dtype=torch.float64).numpy()
 growth = math.exp(np.log(rho(u_typical, s_noise)).mean())  # geometric mean of rho over the data
 
-# %%
 fig_naive, axes_naive = plt.subplots(1, 2, figsize=(10, 3.4))
 for (S, errors), shade in zip(budgets.items(), ["#9db9e8", "#5f87c9", "#27539b"]):
     middle = [e.median() for e in errors]
@@ -291,8 +253,7 @@ fig_naive.tight_layout()
 # Two hundred times more draws buy about two more dimensions, exactly as the right panel says (dotted: our three budgets). At $D=32$, the size we use for MNIST below, no budget on
 # earth is enough, and the error is not noise: it is a bias, always downwards, so that *maximising* $\log\hat p_S$ would train the model to suit a handful of lucky latents.
 # The cure is in the formula: draw $z$ where it matters, from something close to the posterior.
-
-# %% [markdown]
+#
 # ## 4.3 The ELBO: a lower bound whose gap has a name
 #
 # Suppose a helper looks at $x$ and proposes latents that may have produced it, drawn from $\color{crimson}{q}(z)$. Reweighting keeps the average right,
@@ -359,12 +320,12 @@ for m, logv in zip(m_any, logv_any):
 
 # %%
 def ascend(m, logv, steps=400, lr=0.05):
-    """Gradient ascent (Adam) on the exact ELBO. Returns lists of m, logv and ELBO over steps."""
+    """Adam on the exact ELBO. Returns the paths of m, logv and the ELBO, (steps, ...)."""
     m, logv = m.clone().requires_grad_(), logv.clone().requires_grad_()
     opt, trace = torch.optim.Adam([m, logv], lr), []
     for _ in range(steps):
         value = banana_elbo(m, logv)
-        trace.append((m.detach().clone(), logv.detach().clone(), value.detach().clone()))
+        trace.append([v.detach().clone() for v in (m, logv, value)])
         opt.zero_grad()
         (-value.sum()).backward()
         opt.step()
@@ -373,40 +334,27 @@ def ascend(m, logv, steps=400, lr=0.05):
 
 starts = torch.tensor([[-1.8, 1.6], [1.8, 1.6], [-0.2, -1.5], [1.6, -1.6]], dtype=torch.float64)
 path_m, path_logv, path_elbo = ascend(starts, torch.full((4, 2), -1.0, dtype=torch.float64))
-print("log p(x) = %.4f" % log_px, " final ELBOs:", [round(v, 4) for v in path_elbo[-1].tolist()])
-
-# %%
-def draw_ascent(axes, t):
-    """Left: the posterior (blue) and the four q (red) at step t. Right: the bounds so far."""
-    for ax in axes:
-        ax.clear()
-    density = (log_pxz - log_px).exp().reshape(1201, 1201)[::6, ::6].T
-    axes[0].contourf(z_axis[::6], z_axis[::6], density, levels=[0.02, 0.06, 0.12, 0.2, 0.4], cmap="Blues")
-    for k in range(4):
-        for r in (1, 2):
-            std = (0.5 * path_logv[t, k]).exp() * r
-            axes[0].add_patch(Ellipse(path_m[t, k], 2 * std[0], 2 * std[1], fc="none", ec=CRITIC, lw=1.6 / r))
-        axes[1].plot(path_elbo[: t + 1, k], color=CRITIC, lw=1, alpha=0.8)
-    axes[0].set(xlim=(-3, 3), ylim=(-3, 3), xlabel="$z_1$", ylabel="$z_2$", title=f"step {t}", aspect="equal")
-    axes[1].axhline(log_px, color=MODEL, ls="--")
-    axes[1].text(2, log_px + 0.12, r"$\log p_\theta(x)$", color=MODEL)
-    axes[1].set(xlim=(0, 400), ylim=(-8, -2), xlabel="step", ylabel="ELBO, nats", title="the gap never closes")
+z_density = (log_pxz - log_px).exp().reshape(1201, 1201)
+moments = np.unique(np.geomspace(1, 400, 48).astype(int)) - 1  # frames crowd where much happens
 
 
-fig_ascent, axes_ascent = plt.subplots(1, 5, figsize=(13, 2.9), gridspec_kw={"width_ratios": [1, 1, 1, 1, 1.3]})
-for ax_step, t in zip(axes_ascent[:4], [0, 10, 40, 399]):
-    draw_ascent([ax_step, axes_ascent[4]], t)
+def draw_ascent(ax, k):
+    """Frame k: the posterior, the four q and the best bound so far."""
+    t = moments[k]
+    draw_posterior(ax, z_axis[::3], z_density[::3, ::3], path_m[t], (0.5 * path_logv[t]).exp())
+    ax.set_title(f"step {t}: best ELBO {path_elbo[t].max():.2f}, log p(x) {log_px:.2f}", fontsize=9)
+
+
+fig_ascent, axes_ascent = plt.subplots(1, 4, figsize=(13, 3.2))
+film_strip(axes_ascent, draw_ascent, len(moments))
 fig_ascent.tight_layout()
-
-# %%
-animate_ascent = None  # MOVIE
+animate(draw_ascent, len(moments), fps=8)
 
 # %% [markdown]
 # The four disagree: two settle on the left arm of the banana, two on the right, each narrow, each blind to half of the posterior. That is mode-seeking, point (ii), in the flesh: a
 # Gaussian that straddled both arms would sit where the posterior is nearly zero, and $\mathrm{KL}(\color{crimson}{q}\Vert p)$ forbids that. All four stop more than a nat short of
 # $\log\color{royalblue}{p_\theta}(x)$. No optimiser mends this; only a richer $\color{crimson}{q}$ (4.6), or more draws (4.7), will.
-
-# %% [markdown]
+#
 # ## 4.4 The reparameterisation trick
 #
 # To climb the ELBO we need $\nabla_\phi\,\mathbb E_{\color{crimson}{q_\phi}(z)}[f(z)]$, and $\phi$ sits in the *law* of the draw. Two ways out:
@@ -421,11 +369,7 @@ animate_ascent = None  # MOVIE
 # z = \color{crimson}{\mu_\phi} + \color{crimson}{\sigma_\phi}\odot\varepsilon,\qquad \varepsilon\sim\mathcal N(0,I),
 # $$
 # and then differentiates *through* $f$. In code it is one line, with one trap: the network returns $\log\sigma^2$.
-
-# %%
-from dgm.vae import reparameterise  # show
-
-# %% [markdown]
+#
 # **Proposition (both are unbiased).** If $f$ is bounded by a polynomial, the score-function identity holds; if moreover $f$ is (almost everywhere) differentiable *and continuous* with such a
 # gradient, so does the pathwise one.
 #
@@ -440,6 +384,8 @@ from dgm.vae import reparameterise  # show
 # estimate is exactly 0, while the truth is a Gaussian density.
 
 # %%
+from dgm.vae import reparameterise  # show
+
 mu0 = torch.tensor([0.7, -1.2, 0.3], dtype=torch.float64)
 logvar0 = torch.tensor([-1.0, 0.4, 0.0], dtype=torch.float64)
 eps0 = torch.randn(DRAWS, 3, generator=rng, dtype=torch.float64)
@@ -529,8 +475,7 @@ fig_var.tight_layout()
 # The pathwise line is flat: each coordinate's gradient does not hear the noise in the other 49, because it knows *where* $f$ changed, not only *how much*. The score function multiplies one
 # number, $f$, by the whole noise vector; a baseline removes one power of $D$, not both. Keep it in mind nevertheless: it is all that is left when $z$ is discrete, or $f$ a black box. VQ-VAE in 4.7
 # will need yet another trick for just that reason.
-
-# %% [markdown]
+#
 # ## 4.5 The variational autoencoder
 #
 # Put the pieces together. One network, the **decoder**, is the model; another, the **encoder**, looks at $x$ and returns a Gaussian over latents:
@@ -549,29 +494,23 @@ fig_var.tight_layout()
 # $$
 # \mathrm{KL}\big(\color{crimson}{q_\phi(z\mid x)}\,\Vert\,\mathcal N(0,I)\big)=\tfrac12\sum_{k=1}^K\big(\color{crimson}{\mu_k}^2+\color{crimson}{\sigma_k}^2-1-\log\color{crimson}{\sigma_k}^2\big).
 # $$
+#
+# **Claim.** At eight random points the KL equals that of `torch.distributions`, the densities equal theirs, and the Bernoulli log-likelihood stays finite where a sigmoid would round to 0.
 
 # %%
 from dgm.vae import bernoulli_log_prob, gaussian_kl, gaussian_log_prob  # show
 
-# %% [markdown]
-# **Claim.** At eight random points the KL equals that of `torch.distributions`, the densities equal theirs, and the Bernoulli log-likelihood stays finite where a sigmoid would round to 0.
-
-# %%
 mu8, logvar8, x8 = (torch.randn(8, 5, generator=rng, dtype=torch.float64) for _ in range(3))
 q8 = Independent(Normal(mu8, (0.5 * logvar8).exp()), 1)
 torch.testing.assert_close(gaussian_kl(mu8, logvar8), kl_divergence(q8, Independent(Normal(torch.zeros_like(mu8), torch.ones_like(mu8)), 1)))
 torch.testing.assert_close(gaussian_log_prob(x8, mu8, logvar8), q8.log_prob(x8))
 pixels8 = (x8 > 0).double()
-torch.testing.assert_close(bernoulli_log_prob(pixels8, mu8), torch.distributions.Bernoulli(logits=mu8).log_prob(pixels8).sum(1))
+torch.testing.assert_close(bernoulli_log_prob(pixels8, mu8), Bernoulli(logits=mu8).log_prob(pixels8).sum(1))
 assert bernoulli_log_prob(torch.ones(1, 1), torch.full((1, 1), -500.0)).item() == -500.0
 
 # %% [markdown]
 # The bound itself. It returns its two terms *per example*, so that the caller decides what to average and what to plot; the noise comes in from outside, so that a run can be repeated.
-
-# %%
-from dgm.vae import ELBO, VAE, data_log_odds, elbo  # show
-
-# %% [markdown]
+#
 # > **Training box · VAE**
 # >
 # > | | |
@@ -589,6 +528,9 @@ from dgm.vae import ELBO, VAE, data_log_odds, elbo  # show
 # > | **Do** | $z\sim\mathcal N(0,I_K)$, then $x\sim\color{royalblue}{p_\theta(x\mid z)}$ (what people *show* is usually its mean) |
 # > | **Cost** | one pass of the decoder |
 
+# %%
+from dgm.vae import ELBO, elbo, vae_loss  # show
+
 # %% [markdown]
 # ### A VAE that we can solve: linear decoder, linear encoder
 #
@@ -603,15 +545,12 @@ from dgm.vae import ELBO, VAE, data_log_odds, elbo  # show
 # 1999) is the stated one with $R$ any rotation. If $R$ is a signed permutation, $W^\top W$ is diagonal, so is the posterior covariance, and our $\color{crimson}{q}$ *contains the posterior*: the bound is met. With
 # another rotation the posterior is correlated, $\color{crimson}{q}$ cannot match it and a gap opens. So a diagonal encoder, unlike likelihood, picks the *axes*: point (iii) of 4.3 (Lucas et al., 2019). $\blacksquare$
 # </details>
-
-# %%
-from dgm.vae_linear import LinearVAE, linear_elbo, ppca  # show
-
-# %% [markdown]
+#
 # **Claim.** On the 8x8 digits of scikit-learn, the ELBO of this solution equals the log-likelihood that `PCA.score` computes from the full 64x64 covariance. (scikit-learn divides by $n-1$; we rescale the data
 # that it fits, so that the two conventions agree.) And turning the latent axes at random leaves the likelihood alone but costs ELBO.
 
 # %%
+from dgm.vae_linear import LinearVAE, linear_elbo  # show
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
@@ -662,8 +601,7 @@ ax_linear.legend(fontsize=8);
 # %% [markdown]
 # Both runs end on PCA's line, from a random start: linear VAEs have saddle points but no bad local maxima (Lucas et al., 2019). Keep the picture as a debugging tool. When your own VAE code is new, give it Gaussian data
 # and linear networks: if the ELBO passes *above* the blue line, a constant, a sign or a noise term is wrong, and no amount of tuning will tell you so.
-
-# %% [markdown]
+#
 # ### The plane: learned density beside the exact one
 #
 # Points in the plane want a Gaussian decoder, $\color{royalblue}{p_\theta(x\mid z)}=\mathcal N(\color{royalblue}{f_\theta}(z), s^2I)$ with $s$ learned. With $K=2$ latents the evidence is a 2-D integral, so for once
@@ -674,7 +612,7 @@ ax_linear.legend(fontsize=8);
 # and measure the gap of the trained bound in nats, with no bound on the bound.
 
 # %%
-from dgm.vae import GaussianVAE, vae_loss  # show
+from dgm.vae import VAE, GaussianVAE  # show
 
 # %%
 def train_plane(name, rng, steps):
@@ -687,16 +625,6 @@ def train_plane(name, rng, steps):
     return vae.requires_grad_(False)
 
 
-def grid_log_density(vae, x, n, lim=4.5):
-    """log p(x) of a VAE with two latents by a sum over an n x n grid of z. x (B, 2) -> (B,)."""
-    axis = torch.linspace(-lim, lim, n)
-    z = torch.cartesian_prod(axis, axis)
-    log_w = Normal(0.0, 1.0).log_prob(z).sum(1) + 2 * math.log(axis[1] - axis[0])
-    mean, var = vae.decode(z), vae.logvar_x.exp()
-    terms = lambda part: log_w - torch.cdist(part, mean).square() / (2 * var) - (2 * math.pi * var).log()
-    return torch.cat([terms(part).logsumexp(1) for part in x.split(1024)])
-
-
 plane_vaes = {name: train_plane(name, rng, ZOO_STEPS) for name in ("two_moons", "pinwheel", "eight_gaussians")}
 
 # %% [markdown]
@@ -706,7 +634,6 @@ plane_vaes = {name: train_plane(name, rng, ZOO_STEPS) for name in ("two_moons", 
 # %%
 from dgm.vae import iw_bound, log_weights  # show
 
-# %%
 def check_plane(name, rng, n=2000, S=50):
     """Held-out nats of a model on the plane: ELBO, bound with S draws, log p on a grid, exact."""
     vae, x = plane_vaes[name], ZOO[name].sample(n, rng)
@@ -725,19 +652,16 @@ for name, row in plane_nats.items():
 # %%
 fig_plane, axes_plane = plt.subplots(3, 3, figsize=(9.5, 9))
 for column, (name, vae2) in zip(axes_plane.T, plane_vaes.items()):
-    law, x_show = ZOO[name], ZOO[name].sample(3000, rng)
-    fields = [law.log_prob(plane).exp(), grid_log_density(vae2, plane, GRID).exp()]
-    for ax_p, p, what in zip(column, fields, ["exact", f"VAE, {plane_nats[name][2]:.2f} nats (exact {plane_nats[name][3]:.2f})"]):
-        top = fields[0].max().item()
-        ax_p.imshow(p.reshape(241, 241).T, origin="lower", extent=(-3, 3, -3, 3), vmin=0, vmax=top)
-        ax_p.set(xlabel="$x_1$", ylabel="$x_2$")
-        ax_p.set_title(f"{name}: {what}" if what == "exact" else what, fontsize=10)
-    z_mean, z_logvar = vae2.encode(x_show)
-    z_show = reparameterise(z_mean, z_logvar, torch.randn(z_mean.shape, generator=rng))
+    exact_density = ZOO[name].log_prob(plane).exp()
+    draw_field(column[0], exact_density).set_title(f"{name}, exact: {plane_nats[name][3]:.2f} nats", fontsize=10)
+    draw_field(column[1], grid_log_density(vae2, plane, GRID).exp(), exact_density.max().item())
+    column[1].set_title(f"VAE: {plane_nats[name][2]:.2f} nats", fontsize=10)
+    x_show = ZOO[name].sample(3000, rng)
+    z_show = reparameterise(*vae2.encode(x_show), torch.randn(3000, 2, generator=rng))
     column[2].scatter(*z_show.T, c=torch.atan2(x_show[:, 1], x_show[:, 0]), cmap="twilight", s=3)
-    column[2].add_patch(Ellipse((0, 0), 4, 4, fc="none", ec="black", ls="--"))
+    draw_gaussians(column[2], torch.zeros(1, 2), torch.ones(1, 2), "black")
     column[2].set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    column[2].set_title("posterior draws tile the prior (2 std: dashed)", fontsize=9)
+    column[2].set_title("draws of $q(z|x)$, colour = angle of $x$", fontsize=9)
 fig_plane.tight_layout()
 
 # %% [markdown]
@@ -745,8 +669,7 @@ fig_plane.tight_layout()
 # noise $s$, so bridges remain, as for the flow, but they are *cheap*, because the decoder may fold and stretch as it likes. The bottom row is what is new: data become colours in a latent plane, each island
 # owns a sector, and the draws from all $\color{crimson}{q_\phi(z\mid x)}$ together, the **aggregated posterior** $\color{crimson}{q_\phi}(z)=\mathbb E_{p_{\text{data}}}\color{crimson}{q_\phi(z\mid x)}$, tile the prior. Where they leave seams,
 # the prior samples latents that no data point ever taught the decoder: the "holes" to which we return in 4.7.
-
-# %% [markdown]
+#
 # ### Real digits
 #
 # MNIST has grey levels; our decoder speaks of coins. So each time an image is used, each pixel is drawn anew as 1 with probability equal to its grey level: **dynamic binarisation** (Burda et al., 2016). The test
@@ -775,7 +698,6 @@ vae_step_loss = vae_loss(vae, vae_rng)
 vae_live = list(fit(lambda x: vae_step_loss(binarise(x, vae_rng)), vae, minibatches(pixels, 128, vae_rng), cfg))
 print(f"{len(vae_live)} steps here: mean of the last 20 losses {np.mean(vae_live[-20:]):.1f} nats")
 
-# %%
 if TRAIN_ALL:
     history = torch.tensor(vae_live).unfold(0, 20, 20).mean(1)
     halves = {k: v.half() for k, v in vae.state_dict().items()} | {"history": history}
@@ -787,42 +709,30 @@ if trained:
 
 # %% [markdown]
 # An honest report has four numbers: reconstruction, rate, their difference, and a tighter bound on the *same* images.
-
-# %%
-@torch.no_grad()
-def bound_curve(log_w_of, sizes, repeats):
-    """Mean importance-weighted bound for each number of draws, from chunks of 10 draws.
-
-    log_w_of() -> (10, B), called `repeats` times. Returns {S: mean bound}, nats.
-    """
-    log_w = torch.cat([log_w_of() for _ in range(repeats)])
-    return {S: iw_bound(log_w[: len(log_w) // S * S].reshape(-1, S, log_w.shape[1]).transpose(0, 1)).mean().item() for S in sizes}
-
-
-with torch.no_grad():
-    vae_terms = elbo(scored, vae.encode, vae.decode, torch.randn(len(scored), 32, generator=rng))
-thousand, thousand_labels = scored[:1000], grey_labels[:1000]
-draw_log_w = lambda: log_weights(thousand, vae.encode, vae.decode, torch.randn(10, len(thousand), 32, generator=rng))
-vae_bounds = bound_curve(draw_log_w, (1, 2, 5, 10, 20, 50, 100), 10)
-vae_nelbo = (vae_terms.kl - vae_terms.recon).mean().item()
-print(f"-recon {-vae_terms.recon.mean():.1f} + KL {vae_terms.kl.mean():.1f} = -ELBO {vae_nelbo:.2f} nats ({len(scored)} images)")
-print("negative bounds on 1000 of them:", {S: round(-v, 2) for S, v in vae_bounds.items()})
-
-# %% [markdown]
+#
 # For orientation, Burda et al. (2016, Table 1) report 86.76 nats for their one-layer VAE, dynamic binarisation, importance-weighted bound with 5,000 draws on all test images. Ours uses 100 draws on 1,000 images, so
 # it is an upper estimate of the same quantity on a part of the set; compare protocols before you compare numbers.
 
 # %%
+with torch.no_grad():
+    vae_terms = elbo(scored, vae.encode, vae.decode, torch.randn(len(scored), 32, generator=rng))
+    z_mean, z_logvar = vae.encode(scored)
+vae_nelbo = (vae_terms.kl - vae_terms.recon).mean().item()
+thousand, thousand_labels = scored[:1000], grey_labels[:1000]
+draw_log_w = lambda: log_weights(thousand, vae.encode, vae.decode, torch.randn(10, len(thousand), 32, generator=rng))
+vae_bounds = mean_bounds(draw_log_w, (1, 2, 5, 10, 20, 50, 100), 10)
+print(f"-recon {-vae_terms.recon.mean():.1f} + KL {vae_terms.kl.mean():.1f} = -ELBO {vae_nelbo:.2f} nats ({len(scored)} images)")
+print("negative bounds on 1,000 of them:", {S: round(-v, 2) for S, v in vae_bounds.items()})
+latent_rate = (0.5 * (z_mean.square() + z_logvar.exp() - 1 - z_logvar)).mean(0)  # (32,), nats
+active = int((z_mean.var(0) > 0.01).sum())
+
 fig_report, axes_report = plt.subplots(1, 3, figsize=(12, 3.3))
 axes_report[0].plot(torch.arange(len(vae_curve)) * (full_steps / len(vae_curve)), vae_curve, color=MODEL)
 axes_report[0].axhline(baseline, color="grey", ls=":")
 axes_report[0].set(xlabel="step of the full run", ylabel="-ELBO, nats", ylim=(80, 215), title="From coins to digits")
 axes_report[1].semilogx(list(vae_bounds), [-v for v in vae_bounds.values()], "o-", color=CRITIC)
 axes_report[1].set(xlabel="draws $S$", ylabel="negative bound, nats", title="More draws close the gap")
-z_test = vae.encode(scored)
-rate_of = (0.5 * (z_test[0].square() + z_test[1].exp() - 1 - z_test[1])).mean(0).detach().sort(descending=True)
-active = int((z_test[0].var(0) > 0.01).sum())
-axes_report[2].bar(range(32), rate_of.values, color=CRITIC)
+axes_report[2].bar(range(32), latent_rate.sort(descending=True).values, color=CRITIC)
 axes_report[2].set(xlabel="latent, sorted", ylabel="rate, nats", title=f"{active} of 32 latents are active")
 fig_report.tight_layout()
 
@@ -830,11 +740,13 @@ fig_report.tight_layout()
 # Left: nine tenths of the gain come early, the last ten nats take most of the time. Middle: importance weights recover several nats that the Gaussian encoder leaves on the table; the curve is still falling at 100. Right: the
 # model *switches off* the latents that it does not need; a latent whose posterior equals the prior costs nothing and says nothing (the count is of latents whose posterior mean varies over the data by more than 0.01,
 # Burda et al.'s criterion). Nobody told it that a digit has about that many degrees of freedom.
+#
+# Then look: reconstructions, samples, and, below, the straight line in latent space between two test digits (with `SLIDERS = True` you choose the two).
 
 # %%
 fig_digits, axes_digits = plt.subplots(1, 3, figsize=(12, 4.2))
 with torch.no_grad():
-    rebuilt = vae.decode(z_test[0][:40]).sigmoid()
+    rebuilt = vae.decode(z_mean[:40]).sigmoid()
     fresh = vae.decode(torch.randn(80, 32, generator=rng)).sigmoid()
 pairs = torch.cat([scored[:40].reshape(8, 5, 784), rebuilt.reshape(8, 5, 784)], 1).reshape(80, 28, 28)
 show_images(axes_digits[0], pairs, 10)
@@ -844,44 +756,7 @@ axes_digits[1].set_title("Samples of the prior, pixel means:\nmost are digits, s
 show_images(axes_digits[2], binarise(fresh, rng).reshape(-1, 28, 28))
 axes_digits[2].set_title("The same, pixels drawn:\nthis is what the model believes")
 
-# %% [markdown]
-# A latent space is worth having if moving in it means something. We take eight test digits, and move each along one latent at a time, the most active ones first, from $-3$ to $3$.
 
-# %%
-order = (0.5 * (z_test[0].square() + z_test[1].exp() - 1 - z_test[1])).mean(0).argsort(descending=True)
-sweep = torch.cat([torch.linspace(-3, 3, 12), torch.linspace(3, -3, 12)])
-
-
-@torch.no_grad()
-def traverse(k, rank=6, digits=8):
-    """Frame k: each row moves one active latent of eight digits to sweep[k]. (rank*digits, 28, 28)."""
-    z = z_test[0][:digits].repeat(rank, 1)  # (rank * digits, K)
-    z[torch.arange(len(z)), order[:rank].repeat_interleave(digits)] = sweep[k]
-    return vae.decode(z).sigmoid().reshape(-1, 28, 28)
-
-
-def draw_traversal(ax, k):
-    """One frame: rows are latents, columns are digits."""
-    ax.clear()
-    show_images(ax, traverse(k), 8)
-    ax.set_title(f"value {sweep[k]:+.1f}", fontsize=9)
-
-
-fig_strip, axes_strip = plt.subplots(1, 4, figsize=(12, 2.6))
-for ax_s, k in zip(axes_strip, [0, 4, 7, 11]):
-    draw_traversal(ax_s, k)
-fig_strip.tight_layout()
-
-# %%
-animate_traversal = None  # MOVIE
-
-# %% [markdown]
-# Rows are latents, columns digits. The first latents change slant, width, roundness, even identity, the *same* way for every digit: shared axes of variation that no label taught. Remember the rotation of the linear
-# VAE: what singles out these axes is the diagonal $\color{crimson}{q}$, not the likelihood.
-#
-# The slider walks the straight line between two digits. Without a kernel you see its default: the middle is neither, and yet still ink that a hand might make.
-
-# %%
 @torch.no_grad()
 def draw_walk(first=0, second=1, width=9):
     """Decode the segment between the posterior means of two test digits."""
@@ -900,6 +775,31 @@ else:
     draw_walk()
 
 # %% [markdown]
+# A latent space is worth having if moving in it means something. We take eight test digits, and move each along one latent at a time, the most active ones first, from $-3$ to $3$.
+
+# %%
+order = latent_rate.argsort(descending=True)
+sweep = torch.cat([torch.linspace(-3, 3, 16), torch.linspace(3, -3, 16)])
+
+
+@torch.no_grad()
+def draw_traversal(ax, k, rank=6, digits=8):
+    """Frame k: row r moves the r-th most active latent of every digit to sweep[k]."""
+    z = z_mean[:digits].repeat(rank, 1)  # (rank * digits, K)
+    z[torch.arange(len(z)), order[:rank].repeat_interleave(digits)] = sweep[k]
+    show_images(ax, vae.decode(z).sigmoid().reshape(-1, 28, 28), digits)
+    ax.set_title(f"latent = {sweep[k]:+.1f}", fontsize=9)
+
+
+fig_strip, axes_strip = plt.subplots(1, 4, figsize=(13, 2.9))
+film_strip(axes_strip, draw_traversal, 16)
+fig_strip.tight_layout()
+animate(draw_traversal, 32, size=(4, 3.2), fps=8)
+
+# %% [markdown]
+# Rows are latents, columns digits. The first latents change slant, width, roundness, even identity, the *same* way for every digit: shared axes of variation that no label taught. Remember the rotation of the linear
+# VAE: what singles out these axes is the diagonal $\color{crimson}{q}$, not the likelihood.
+#
 # ### What breaks
 #
 # Five mistakes; all of them have been published, as code if not as papers. The first four leave the *samples* of a trained model exactly as they were and improve the *number*.
@@ -913,6 +813,12 @@ else:
 # | too noisy a start | $s$ (or $\beta$) large at first | the latents die before they are born; the number is honest and bad |
 #
 # **Claim.** On the linear VAE, where the truth is known, the first two *exceed the log-likelihood*. A lower bound that exceeds what it bounds is no bound.
+#
+# **Claim (grey levels).** The "Bernoulli density" at a grey level, $\pi^x(1-\pi)^{1-x}$, does not integrate to one over $x\in[0,1]$ but to $(2\pi-1)/\operatorname{logit}\pi$ (Loaiza-Ganem & Cunningham, 2019); SciPy's quadrature
+# agrees. And binary cross-entropy against grey targets has a floor, the entropy of the pixels, that no model can go below:
+# $$
+# -\sum_d \big[x_d\log\pi_d+(1-x_d)\log(1-\pi_d)\big] = \sum_d \mathbb H\big[\mathrm{Bern}(x_d)\big]+\mathrm{KL}\big(\mathrm{Bern}(x_d)\Vert \mathrm{Bern}(\pi_d)\big).
+# $$
 
 # %%
 def linear_report(m, log_v_drawn):
@@ -929,14 +835,6 @@ assert abs(honest - oracle[8]) < 1e-9
 assert no_noise > oracle[8] + 1 and wrong_std > oracle[8] + 1
 print(f"log p = {oracle[8]:.2f}, honest {honest:.2f}, z = mean {no_noise:.2f}, std = exp(logvar) {wrong_std:.2f} nats")
 
-# %% [markdown]
-# **Claim (grey levels).** The "Bernoulli density" at a grey level, $\pi^x(1-\pi)^{1-x}$, does not integrate to one over $x\in[0,1]$ but to $(2\pi-1)/\operatorname{logit}\pi$ (Loaiza-Ganem & Cunningham, 2019); SciPy's quadrature
-# agrees. And binary cross-entropy against grey targets has a floor, the entropy of the pixels, that no model can go below:
-# $$
-# -\sum_d \big[x_d\log\pi_d+(1-x_d)\log(1-\pi_d)\big] = \sum_d \mathbb H\big[\mathrm{Bern}(x_d)\big]+\mathrm{KL}\big(\mathrm{Bern}(x_d)\Vert \mathrm{Bern}(\pi_d)\big).
-# $$
-
-# %%
 for pi_ in (0.1, 0.3, 0.7, 0.95):
     area = quad(lambda u: pi_**u * (1 - pi_) ** (1 - u), 0, 1)[0]
     assert abs(area - (2 * pi_ - 1) / math.log(pi_ / (1 - pi_))) < 1e-12 and area < 1
@@ -950,24 +848,7 @@ print(f"floor of the grey-level cross-entropy: {entropy_floor.mean():.1f} nats; 
 # The same trained model, five reports. The dashed line stands at 78 nats: the best published bounds on binary MNIST, from deep hierarchies far beyond this network (NVAE, 78.01), lie there, and a report below it by a small VAE means a bug.
 
 # %%
-@torch.no_grad()
-def reports(vae, x, grey, rng):
-    """-ELBO as four mistaken programs report it, after the honest one; mean nats."""
-    mu, logvar = vae.encode(x)
-    eps = torch.randn(mu.shape, generator=rng)
-    z, kl, miss = reparameterise(mu, logvar, eps), gaussian_kl(mu, logvar), lambda z, x: -bernoulli_log_prob(x, vae.decode(z))
-    mu_g, logvar_g = vae.encode(grey)
-    table = {
-        "honest": miss(z, x) + kl,
-        "z = mean": miss(mu, x) + kl,
-        "std = exp(logvar)": miss(mu + logvar.exp() * eps, x) + kl,
-        "KL.mean over K": miss(z, x) + kl / vae.K,
-        "grey BCE": miss(reparameterise(mu_g, logvar_g, eps), grey) + gaussian_kl(mu_g, logvar_g),
-    }
-    return {name: v.mean().item() for name, v in table.items()}
-
-
-told = reports(vae, scored, grey, rng)
+told = mistaken_reports(vae, scored, grey, torch.randn(len(scored), 32, generator=rng))
 fig_told, ax_told = plt.subplots(figsize=(8, 2.8))
 ax_told.barh(list(told), list(told.values()), color=[MODEL] + 4 * [CRITIC])
 for row, value in enumerate(told.values()):
@@ -1004,13 +885,10 @@ collapse = {
     "blob, s = 0.14": kl_trace(x_blob, -4.0, rng, ZOO_STEPS // 2),
 }
 
-# %%
 fig_coll, axes_coll = plt.subplots(1, 4, figsize=(13, 3.1), gridspec_kw={"width_ratios": [1.5, 1, 1, 1]})
 for ax_c, (name, (model, trace)), color in zip(axes_coll[1:], collapse.items(), [CRITIC, MODEL, "grey"]):
     axes_coll[0].plot(25 * np.arange(len(trace)), trace, color=color, label=name)
-    ax_c.imshow(grid_log_density(model, plane, GRID).exp().reshape(241, 241).T, origin="lower", extent=(-3, 3, -3, 3))
-    ax_c.set_title(f"{name}\nKL {trace[-1]:.2f} nats", fontsize=9)
-    ax_c.set(xlabel="$x_1$")
+    draw_field(ax_c, grid_log_density(model, plane, GRID).exp()).set_title(f"{name}: KL {trace[-1]:.2f}", fontsize=9)
 axes_coll[0].set(xlabel="step", ylabel="rate, nats", title="A noisy start starves the latents")
 axes_coll[0].legend(fontsize=8)
 fig_coll.tight_layout()
@@ -1019,8 +897,7 @@ fig_coll.tight_layout()
 # With $s=1$ the noise explains all that the latents could, they fall silent, and a silent latent has no gradient to come back; the small start forces them to speak first. The blob is the honest case: a Gaussian needs no latent,
 # the noise alone is the exact model, and a VAE that *ignores* $z$ there is right: its rate dies away. So a small KL is a symptom only when the fit is bad. For images the usual culprit is a decoder that is too strong (an autoregressive one models $x$ alone),
 # the usual cures are the warm-up of the KL weight (next section), free bits, and less noise.
-
-# %% [markdown]
+#
 # ## 4.6 Hierarchical VAEs
 #
 # Two ceilings remain. The prior is a single Gaussian ball, and $\color{crimson}{q}$ is a Gaussian with independent coordinates, though 4.3 showed a posterior that was a banana. Stacking latents raises both:
@@ -1048,14 +925,12 @@ fig_coll.tight_layout()
 # $$
 # \color{crimson}{q(z_1\mid z_2,x)}=\mathcal N\big(\color{royalblue}{\mu_p}(z_2)+\color{royalblue}{\sigma_p}(z_2)\odot\color{crimson}{\Delta\mu}(x,z_2),\ \color{royalblue}{\sigma_p^2}(z_2)\odot e^{\color{crimson}{\Delta}(x,z_2)}\big) .
 # $$
-
-# %%
-from dgm.hvae import HVAE, LayeredELBO, gaussian_kl_between, hvae_elbo  # show
-
-# %% [markdown]
+#
 # **Claim.** The chain rule, on two joint Gaussians that both factorise top-down: the two terms (the inner expectation by Gauss-Hermite quadrature) against the KL of the full $2\times2$ Gaussians from `torch.distributions`.
 
 # %%
+from dgm.hvae import gaussian_kl_between, hvae_elbo  # show
+
 def joint(mean2, var2, slope, shift, var1):
     """The law of (z2, z1) for z2 ~ N(mean2, var2), z1 | z2 ~ N(slope z2 + shift, var1)."""
     mean = torch.tensor([mean2, slope * mean2 + shift], dtype=torch.float64)
@@ -1073,33 +948,16 @@ for mean2, var2, slope, shift in [(0.5, 0.3, 0.7, 0.4), (-1.0, 0.8, -0.2, 0.0), 
     torch.testing.assert_close(layers, whole, rtol=0, atol=1e-12)
 
 # %% [markdown]
-# Now train it on MNIST: 8 latents on top of 24. One addition to the recipe, **warm-up**: the weight of both KL terms rises from 0 to 1 over the first steps, so that the layers find a use before they must pay for it.
+# Now train it on MNIST: 8 latents on top of 32. Two additions to the recipe, both against collapse of the upper layer: **warm-up**, the weight of both KL terms rises from 0 to 1 over the first steps; and **free bits** (Kingma et al., 2016), the loss charges $\max(\mathrm{KL}_2, 5\text{ nats})$, so that the top layer may say five nats for nothing. Both touch the training loss only; the report below charges every nat.
 
 # %%
+from dgm.hvae import hvae_loss  # show
+
 torch.manual_seed(SEED)
 hvae_rng = torch.Generator().manual_seed(SEED)
-hvae = HVAE(784, 24, 8, 300, data_log_odds(pixels))
-
-
-def make_hvae_loss(model, rng, warm_up):
-    """Negative ELBO of the two-layer model with a KL weight that rises over warm_up calls."""
-    calls = iter(range(1, 10**9))
-
-    def loss(x):
-        x, weight = binarise(x, rng), min(1.0, next(calls) / warm_up)
-        eps2 = torch.randn(len(x), model.K2, generator=rng)
-        eps1 = torch.randn(len(x), model.K1, generator=rng)
-        terms = hvae_elbo(x, model, eps2, eps1)
-        return (weight * (terms.kl1 + terms.kl2) - terms.recon).mean()
-
-    return loss
-
-
-hvae_loss = make_hvae_loss(hvae, hvae_rng, 4000)
-hvae_live = list(fit(hvae_loss, hvae, minibatches(pixels, 128, hvae_rng), cfg))
-print(f"{len(hvae_live)} steps here: mean of the last 20 losses {np.mean(hvae_live[-20:]):.1f} nats (KL weight still small)")
-
-# %%
+hvae = HVAE(784, 32, 8, 350, data_log_odds(pixels))
+hvae_step_loss = hvae_loss(hvae, hvae_rng, warm_up=2000, free=5.0)
+hvae_live = list(fit(hvae_step_loss, hvae, minibatches(pixels, 128, hvae_rng), cfg))
 if TRAIN_ALL:
     print(save_weights("lecture04_hvae.safetensors", {k: v.half() for k, v in hvae.state_dict().items()}))
 hvae_trained = None if TRAIN_ALL else load_weights("lecture04_hvae.safetensors", "SHA_HVAE")
@@ -1110,23 +968,19 @@ if hvae_trained:
 # The importance weights of the pair $(z_1,z_2)$ are as before, with two priors and two posteriors; we score the same images as the one-layer model.
 
 # %%
-from dgm.hvae import hvae_log_weights  # show
-
-# %%
 with torch.no_grad():
-    hvae_terms = hvae_elbo(scored, hvae, torch.randn(len(scored), 8, generator=rng), torch.randn(len(scored), 24, generator=rng))
+    hvae_terms = hvae_elbo(scored, hvae, torch.randn(len(scored), 8, generator=rng), torch.randn(len(scored), 32, generator=rng))
 noise = lambda K: torch.randn(10, len(thousand), K, generator=rng)
-hvae_bounds = bound_curve(lambda: hvae_log_weights(thousand, hvae, noise(8), noise(24)), (1, 10, 100), 10)
+hvae_bounds = mean_bounds(lambda: hvae_log_weights(thousand, hvae, noise(8), noise(32)), (1, 10, 100), 10)
 hvae_parts = [v.mean().item() for v in hvae_terms]
 hvae_nelbo = -hvae_parts[0] + hvae_parts[1] + hvae_parts[2]
 print(f"-recon {-hvae_parts[0]:.1f} + KL1 {hvae_parts[1]:.1f} + KL2 {hvae_parts[2]:.1f} = -ELBO {hvae_nelbo:.2f} nats")
 print("negative bound, 100 draws, 1000 images: two layers %.2f, one layer %.2f" % (-hvae_bounds[100], -vae_bounds[100]))
 
-# %%
 with torch.no_grad():
     tops = torch.randn(8, 1, 8, generator=rng).expand(8, 10, 8)  # a row shares its z2
-    same_top = hvae.sample(tops, torch.randn(8, 10, 24, generator=rng)).sigmoid()
-    bottoms = torch.randn(8, 1, 24, generator=rng).expand(8, 10, 24)  # a row shares the noise of z1
+    same_top = hvae.sample(tops, torch.randn(8, 10, 32, generator=rng)).sigmoid()
+    bottoms = torch.randn(8, 1, 32, generator=rng).expand(8, 10, 32)  # a row shares the noise of z1
     same_bottom = hvae.sample(torch.randn(8, 10, 8, generator=rng), bottoms).sigmoid()
 fig_layers, axes_layers = plt.subplots(1, 3, figsize=(12, 3.6), gridspec_kw={"width_ratios": [1.2, 1.2, 1]})
 show_images(axes_layers[0], same_top.reshape(-1, 28, 28))
@@ -1149,8 +1003,7 @@ fig_layers.tight_layout()
 # -\mathrm{ELBO}=\mathrm{KL}\big(\color{crimson}{q(z_T\mid x)}\Vert p\big)+\sum_{t=2}^{T}\mathbb E_{\color{crimson}{q}}\,\mathrm{KL}\big(\color{crimson}{q(z_{t-1}\mid z_t,x)}\Vert\color{royalblue}{p_\theta(z_{t-1}\mid z_t)}\big)-\mathbb E_{\color{crimson}{q}}\log\color{royalblue}{p_\theta(x\mid z_1)} .
 # $$
 # With a *learned* $\color{crimson}{q}$, as here, the term of layer $t$ needs a draw of every layer above it; with a fixed Gaussian one it does not. That is what "simulation-free" will mean.
-
-# %% [markdown]
+#
 # ## 4.7 VQ-VAE and other extensions
 #
 # ### Discrete latents: the VQ-VAE
@@ -1171,15 +1024,13 @@ fig_layers.tight_layout()
 # $$
 # \mathcal L=-\log\color{royalblue}{p_\theta}\big(x\mid z_q\big)+\big\|\mathrm{sg}[\color{crimson}{z_e}]-e\big\|^2+\beta\,\big\|\color{crimson}{z_e}-\mathrm{sg}[e]\big\|^2,\qquad z_q=\color{crimson}{z_e}+\mathrm{sg}[e-\color{crimson}{z_e}] .
 # $$
-
-# %%
-from dgm.vqvae import Quantised, nearest_code, quantise  # show
-
-# %% [markdown]
+#
 # **Claim.** Forward, $z_q$ is the nearest code (oracle: all distances by `torch.cdist`). Backward, the reconstruction's gradient reaches $\color{crimson}{z_e}$ unchanged and the codebook not at all; the codebook term pulls only codes, the commitment term only the encoder,
 # each with $2\times$ the difference.
 
 # %%
+from dgm.vqvae import nearest_code, quantise  # show
+
 z_e = torch.randn(4, 6, 3, generator=rng, dtype=torch.float64).requires_grad_()
 book = torch.randn(10, 3, generator=rng, dtype=torch.float64).requires_grad_()
 out = quantise(z_e, book)
@@ -1204,7 +1055,7 @@ torch.testing.assert_close(to_encoder, 2 * difference)
 # How many codes are really used is measured by the **perplexity** $\exp\mathbb H[\hat p(c)]$, between 1 and $M$.
 
 # %%
-from dgm.vqvae import EmaCodebook, perplexity  # show
+from dgm.vqvae import EmaCodebook  # show
 
 # %% [markdown]
 # **Claim.** With $\gamma=0$ one update is one step of k-means: scikit-learn's `KMeans`, started at the same codes and stopped after one iteration, finds the same centres. Then watch 24 codes with $\gamma=0.9$ settle on the moons.
@@ -1215,43 +1066,30 @@ from sklearn.cluster import KMeans
 moons = ZOO["two_moons"].sample(2000, rng).double()
 one_step = EmaCodebook(8, 2, decay=0.0).double()
 one_step.book.copy_(moons[:8])
-km = KMeans(8, init=moons[:8].numpy(), n_init=1, max_iter=1, algorithm="lloyd", tol=0.0)
-import warnings
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # one iteration does not converge: that is the point
-    centres = torch.from_numpy(km.fit(moons.numpy()).cluster_centers_)
 one_step.update(moons, nearest_code(moons, one_step.book))
-torch.testing.assert_close(one_step.book, centres)
+lloyd = KMeans(8, init=moons[:8].numpy(), n_init=1, max_iter=1, algorithm="lloyd").fit(moons.numpy())
+torch.testing.assert_close(one_step.book, torch.from_numpy(lloyd.cluster_centers_))
 
-ema = EmaCodebook(24, 2, decay=0.9).double()
+ema, ema_path = EmaCodebook(24, 2, decay=0.9).double(), []
 ema.book.mul_(0.3)
 ema.sums.mul_(0.3)
-ema_path = []
 for step in range(60):
-    ema_path.append((ema.book.clone(), perplexity(nearest_code(moons, ema.book), 24).item()))
-    ema.update(moons, nearest_code(moons, ema.book))
+    codes_now = nearest_code(moons, ema.book)
+    ema_path.append((codes_now, ema.book.clone(), perplexity(codes_now, 24).item()))
+    ema.update(moons, codes_now)
     if step % 5 == 4:
         ema.restart(moons, rng)
 
-# %%
-def draw_codebook(ax, k):
-    """Frame k: data coloured by their code, codes as crosses."""
-    ax.clear()
-    book, used = ema_path[k]
-    ax.scatter(*moons.T, c=nearest_code(moons, book), cmap="tab20", s=3)
-    ax.scatter(*book.T, color="black", marker="x", s=30)
-    ax.set(xlim=(-3, 3), ylim=(-2, 2), xlabel="$z_1$", ylabel="$z_2$")
-    ax.set_title(f"step {k}: perplexity {used:.1f} of 24", fontsize=9)
+
+def draw_ema(ax, k):
+    """Frame k: points coloured by their code, codes as crosses."""
+    draw_codes(ax, moons, *ema_path[k][:2]).set_title(f"step {k}: perplexity {ema_path[k][2]:.1f} of 24", fontsize=9)
 
 
-fig_book, axes_book = plt.subplots(1, 4, figsize=(12, 2.6), sharey=True)
-for ax_b, k in zip(axes_book, [0, 4, 14, 59]):
-    draw_codebook(ax_b, k)
+fig_book, axes_book = plt.subplots(1, 4, figsize=(13, 2.6), sharey=True)
+film_strip(axes_book, draw_ema, 60)
 fig_book.tight_layout()
-
-# %%
-animate_book = None  # MOVIE
+animate(draw_ema, 60, size=(5, 3.4))
 
 # %% [markdown]
 # A code that no vector chooses receives no update and never moves again: **codebook collapse**, the discrete cousin of posterior collapse. At the start most of the 24 codes are dead. The cure in our class is plain: every few steps, put dead codes onto random encoder outputs.
@@ -1259,37 +1097,13 @@ animate_book = None  # MOVIE
 # Now digits: $28\times28\to7\times7$ sites, 64 codes, three small convolutions each way.
 
 # %%
-from dgm.vqvae import VQVAE  # show
+from dgm.vqvae import vq_loss  # show
 
-# %%
 torch.manual_seed(SEED)
 vq_rng = torch.Generator().manual_seed(SEED)
-vq = VQVAE(n_codes=64, C=16, width=32)
-vq_steps = 3000 if TRAIN_ALL else LIVE_STEPS // 3
-
-
-def make_vq_loss(model, rng, restart_until):
-    """-log p(x | z_q) + 0.25 commitment; the codebook follows its means as a side effect."""
-    calls = iter(range(10**9))
-
-    def loss(x):
-        x, step = binarise(x, rng), next(calls)
-        z_e = model.encode(x)
-        out = quantise(z_e, model.codebook.book)
-        model.codebook.update(z_e, out.codes)
-        if step % 20 == 0 and step < restart_until:
-            model.codebook.restart(z_e.detach(), rng)
-        recon = bernoulli_log_prob(x.flatten(1), model.decode(out.z_q))
-        return (0.25 * out.commitment - recon).mean()
-
-    return loss
-
-
-vq_loss = make_vq_loss(vq, vq_rng, 0.7 * vq_steps)
-vq_live = list(fit(vq_loss, vq, minibatches(mnist.x, 128, vq_rng), Fit(vq_steps, 2e-3, "one_cycle")))
-print(f"{len(vq_live)} steps here: loss {np.mean(vq_live[:5]):.1f} -> {np.mean(vq_live[-5:]):.1f}")
-
-# %%
+vq, vq_steps = VQVAE(n_codes=64, C=16, width=32), VQ_STEPS if TRAIN_ALL else LIVE_STEPS // 3
+vq_step_loss = vq_loss(vq, vq_rng, restart_until=int(0.7 * vq_steps))
+vq_live = list(fit(vq_step_loss, vq, minibatches(mnist.x, 128, vq_rng), Fit(vq_steps, 2e-3, "one_cycle")))
 if TRAIN_ALL:
     print(save_weights("lecture04_vqvae.safetensors", vq))
 vq_trained = None if TRAIN_ALL else load_weights("lecture04_vqvae.safetensors", "SHA_VQ")
@@ -1304,57 +1118,30 @@ if vq_trained:
 # by a recurrent network that at each site sees the code to the left, the code above and, through its state, all earlier ones.
 
 # %%
-from dgm.vqprior import CodePrior  # show
-
-# %% [markdown]
-# **Claim.** It is causal and normalised: on a $2\times2$ grid with two codes the probabilities of all 16 strings sum to one for each class, and changing one code never moves the prediction of that site or an earlier one.
-
-# %%
-toy_prior = CodePrior(2, side=2, hidden=8, n_classes=2)
-strings = torch.cartesian_prod(*4 * [torch.tensor([0, 1])])
-with torch.no_grad():
-    for y in (0, 1):
-        total = toy_prior.log_prob(strings, torch.full((16,), y)).exp().sum()
-        assert abs(total.item() - 1) < 1e-5
-    for i in range(4):
-        flipped = strings.clone()
-        flipped[:, i] = 1 - flipped[:, i]
-        moved = (toy_prior(flipped, torch.zeros(16, dtype=torch.long)) - toy_prior(strings, torch.zeros(16, dtype=torch.long))).abs().sum((0, 2))
-        assert (moved[: i + 1] == 0).all() and (moved[i + 1 :] > 0).all()
-
-# %%
-@torch.no_grad()
-def codes_of(model, x):
-    """Codes of binary images (N, 784) -> (N, 49)."""
-    return torch.cat([nearest_code(model.encode(v.reshape(-1, 1, 28, 28)), model.codebook.book) for v in x.split(1000)])
-
-
 torch.manual_seed(SEED)
 prior_rng = torch.Generator().manual_seed(SEED)
-prior_steps, prior_images = (2500, len(pixels)) if TRAIN_ALL else (LIVE_STEPS // 3, min(6000, len(pixels)))
-train_codes = codes_of(vq, binarise(pixels[:prior_images], prior_rng))
-prior = CodePrior(64)
-prior_live = list(fit(lambda b: -prior.log_prob(*b).mean(), prior, minibatches((train_codes, labels[:prior_images]), 128, prior_rng), Fit(prior_steps, 3e-3, "one_cycle")))
-print(f"{len(prior_live)} steps here: {prior_live[0]:.0f} -> {np.mean(prior_live[-5:]):.0f} nats of codes (uniform: {49 * math.log(64):.0f})")
-
-# %%
+prior, n_coded = CodePrior(64), len(pixels) if TRAIN_ALL else min(6000, len(pixels))
+train_codes = encode_codes(vq, binarise(pixels[:n_coded], prior_rng))
+code_batches = minibatches((train_codes, labels[:n_coded]), 128, prior_rng)
+prior_fit = Fit(PRIOR_STEPS if TRAIN_ALL else LIVE_STEPS // 6, 3e-3, "one_cycle")
+prior_live = list(fit(lambda b: -prior.log_prob(*b).mean(), prior, code_batches, prior_fit))
 if TRAIN_ALL:
     print(save_weights("lecture04_vqprior.safetensors", prior))
 prior_trained = None if TRAIN_ALL else load_weights("lecture04_vqprior.safetensors", "SHA_PRIOR")
 if prior_trained:
     prior.load_state_dict(prior_trained)
-test_codes = codes_of(vq, thousand)
+
+# %%
+test_codes = encode_codes(vq, thousand)
 with torch.no_grad():
-    vq_recon = bernoulli_log_prob(thousand, vq.decode_codes(test_codes))
-    code_nats = prior.log_prob(test_codes, thousand_labels)
+    vq_nats = -bernoulli_log_prob(thousand, vq.decode_codes(test_codes)).mean().item()
+    code_nats = -prior.log_prob(test_codes, thousand_labels).mean().item()
     drawn = prior.sample(torch.arange(10).repeat(8), rng)
     noise_codes = torch.randint(64, (80, 49), generator=rng)
     pictures = [vq.decode_codes(c).sigmoid().reshape(-1, 28, 28) for c in (test_codes[:80], noise_codes, drawn)]
-vq_used = perplexity(test_codes, 64).item()
-vq_bound = -(vq_recon + code_nats).mean().item()
-print(f"pixels given codes {-vq_recon.mean():.1f} + codes given class {-code_nats.mean():.1f} = {vq_bound:.1f} nats; perplexity {vq_used:.1f} of 64")
+vq_used, vq_bound = perplexity(test_codes, 64).item(), vq_nats + code_nats
+print(f"pixels given codes {vq_nats:.1f} + codes given class {code_nats:.1f} = {vq_bound:.1f} nats (uniform codes: {49 * math.log(64):.0f})")
 
-# %%
 fig_vq, axes_vq = plt.subplots(1, 4, figsize=(14, 3.4), gridspec_kw={"width_ratios": [1, 1, 1, 1.1]})
 titles = ["Reconstructions through 49 codes", "Codes drawn uniformly: rubble", "Codes from the prior, by class"]
 for ax_v, images, title in zip(axes_vq, pictures, titles):
@@ -1367,8 +1154,7 @@ fig_vq.tight_layout()
 
 # %% [markdown]
 # VQ_READING
-
-# %% [markdown]
+#
 # ### Importance-weighted bounds
 #
 # The middle panel of the MNIST report and the claim on the plane used
@@ -1422,7 +1208,6 @@ print({S: round(g, 4) for S, (g, _) in gaps.items()}, " 1/S law at 100:", round(
 # %%
 from dgm.vae_linear import water_filling  # show
 
-# %%
 lam = torch.linalg.eigvalsh(centred.T @ centred / len(digits)).flip(0).clamp(min=1e-12)
 linear_points = []
 for beta in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0):
@@ -1450,39 +1235,28 @@ def go_on(beta, rng, steps):
     list(fit(lambda x: loss(binarise(x, rng)), copy, minibatches(pixels, 128, rng), Fit(steps, 1e-3)))
     with torch.no_grad():
         terms = elbo(thousand, copy.encode, copy.decode, torch.randn(len(thousand), 32, generator=rng))
-        images = copy.decode(torch.randn(30, 32, generator=rng)).sigmoid().reshape(-1, 28, 28)
+        images = copy.decode(torch.randn(12, 32, generator=rng)).sigmoid().reshape(-1, 28, 28)
     return terms.kl.mean().item(), -terms.recon.mean().item(), images
 
 
 betas = (1 / 32, 0.3, 1.0, 3.0, 10.0, 784.0)
 swept = {beta: go_on(beta, rng, BETA_STEPS) for beta in betas}
 
-# %%
-fig_rd = plt.figure(figsize=(13, 3.6))
-grid_rd = fig_rd.add_gridspec(2, 4, width_ratios=[1.3, 1.3, 1, 1])
-ax_lin, ax_rd = fig_rd.add_subplot(grid_rd[:, 0]), fig_rd.add_subplot(grid_rd[:, 1])
+fig_rd, axes_rd = plt.subplots(1, 3, figsize=(13, 3.6))
 levels = torch.logspace(-2.2, 0.3, 100, dtype=torch.float64)
-curve_rd = torch.tensor([[float(v) for v in water_filling(lam[:16], w)] for w in levels])
-ax_lin.plot(curve_rd[:, 0], curve_rd[:, 1] + lam[16:].sum(), color="black", label="Shannon")
-for r, d, kept in linear_points:
-    ax_lin.plot(r, d, "o", color=CRITIC)
-    ax_lin.annotate(str(kept), (r, d), textcoords="offset points", xytext=(5, 4), fontsize=8)
-ax_lin.set(xlabel="rate, nats", ylabel="squared error", title="Linear: on the curve (kept latents)")
-rd = torch.tensor([v[:2] for v in swept.values()])
-ax_rd.plot(*rd.T, "o-", color=CRITIC)
-for (r, d), beta in zip(rd, betas):
-    ax_rd.annotate(f"{beta:.2g}", (r, d), textcoords="offset points", xytext=(5, 4), fontsize=8)
-ax_rd.set(xlabel="rate, nats", ylabel="distortion, nats", title=r"MNIST: one point for each $\beta$")
-for k, beta in enumerate((1 / 32, 1.0, 3.0, 784.0)):
-    ax_im = fig_rd.add_subplot(grid_rd[k // 2, 2 + k % 2])
-    show_images(ax_im, swept[beta][2])
-    ax_im.set_title(rf"prior samples, $\beta$ = {beta:.3g}", fontsize=9)
+shannon = torch.tensor([[float(v) for v in water_filling(lam[:16], w)] for w in levels])
+axes_rd[0].plot(shannon[:, 0], shannon[:, 1] + lam[16:].sum(), color="black", label="Shannon")
+draw_tradeoff(axes_rd[0], [p[:2] for p in linear_points], [p[2] for p in linear_points])
+axes_rd[0].set(ylabel="squared error", title="Linear VAE: on the curve (kept latents)")
+draw_tradeoff(axes_rd[1], [v[:2] for v in swept.values()], [f"{b:.3g}" for b in swept], "o-")
+axes_rd[1].set(ylabel="distortion, nats", title=r"MNIST: one point for each $\beta$")
+show_images(axes_rd[2], torch.cat([v[2] for v in swept.values()]), 12)
+axes_rd[2].set_title(r"Prior samples, a row for each $\beta$ from 1/32 down to 784", fontsize=9)
 fig_rd.tight_layout()
 
 # %% [markdown]
 # RD_READING
-
-# %% [markdown]
+#
 # ### Conditional VAE
 #
 # Give both networks a label $y$ (Sohn et al., 2015). Everything above holds with "given $y$" written in,
@@ -1490,9 +1264,6 @@ fig_rd.tight_layout()
 # \log \color{royalblue}{p_\theta}(x\mid y)\ge\mathbb E_{\color{crimson}{q_\phi(z\mid x,y)}}\big[\log\color{royalblue}{p_\theta(x\mid z,y)}\big]-\mathrm{KL}\big(\color{crimson}{q_\phi(z\mid x,y)}\,\Vert\,p(z)\big),
 # $$
 # and $z$ is relieved of saying *which* digit: it keeps the style.
-
-# %%
-from dgm.vae import ConditionalVAE  # show
 
 # %%
 cvae = ConditionalVAE(784, 8, (256,), 10)
@@ -1527,8 +1298,7 @@ ax_cvae.set_title("One row, one $z$: the same hand writes all ten digits");
 # | decoder too weak or too strong | autoregressive decoders, with free bits | more likelihood, less use of $z$ |
 # | too shallow | ladder, top-down, NVAE (Vahdat & Kautz, 2020) | 4.6, thirty layers deep |
 # | latents not discrete | VQ-VAE; Gumbel-softmax (Jang et al., 2017) | straight-through, or a smooth surrogate of a categorical draw |
-
-# %% [markdown]
+#
 # ## Bridges
 #
 # - **Mixtures (lecture 1).** A VAE whose $z$ is one of $K$ integers and whose encoder is the exact posterior *is* EM for a mixture: the E-step closes the gap, the M-step climbs the bound. Amortisation replaces the E-step by a network.
@@ -1547,7 +1317,7 @@ def noisy_flow_log_prob(x, s, n=40_001):
 
 
 for x_point in (0.6, 1.0, 2.3):
-    flow_value = torch.distributions.LogNormal(0.0, 1.0).log_prob(torch.tensor(x_point, dtype=torch.float64)).item()
+    flow_value = LogNormal(0.0, 1.0).log_prob(torch.tensor(x_point, dtype=torch.float64)).item()
     errors = [abs(noisy_flow_log_prob(x_point, s) - flow_value) for s in (0.04, 0.02, 0.01)]
     assert errors[2] < 1e-3 and all(3.8 < a / b < 4.2 for a, b in zip(errors, errors[1:])), errors
 
@@ -1561,7 +1331,7 @@ for x_point in (0.6, 1.0, 2.3):
 rows_card = [
     ("one coin per pixel", baseline, float("nan")),
     ("VAE, 32 latents", vae_nelbo, -vae_bounds[100]),
-    ("hierarchical, 24 + 8", hvae_nelbo, -hvae_bounds[100]),
+    ("hierarchical, 32 + 8", hvae_nelbo, -hvae_bounds[100]),
     ("VQ-VAE, codes given class", vq_bound, float("nan")),
 ]
 print(f"{'nats per image':28s}{'-ELBO':>8s}{'IW-100':>8s}")
@@ -1575,8 +1345,7 @@ assert 10 < vae_terms.kl.mean() < 35 and 0.5 < vae_nelbo + vae_bounds[100] < 10
 # %% [markdown]
 # ## Summary
 # {{ summary 4 }}
-
-# %% [markdown]
+#
 # ## Check yourself
 #
 # 1. Your ELBO on Gaussian data rises *above* the exact log-likelihood. Name three lines of code that you would read first.
@@ -1609,8 +1378,7 @@ assert 10 < vae_terms.kl.mean() < 35 and 0.5 < vae_nelbo + vae_bounds[100] < 10
 #
 # With a uniform prior it is the constant $49\log M$. A strong prior in the loop would tempt the encoder to send codes that are easy to predict, the way to a collapsed code; and it would move while its target moves. Two acts separate "what to say" from "how to pack it".
 # </details>
-
-# %% [markdown]
+#
 # ## References
 #
 # - Kingma, Welling, *Auto-Encoding Variational Bayes*, ICLR 2014: the bound (eq. 3), the trick (sec. 2.4), the estimator used here (eq. 10), the Gaussian KL (appendix B).

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from dgm.hvae import HVAE, gaussian_kl_between, hvae_elbo, hvae_log_weights
+from dgm.hvae import HVAE, gaussian_kl_between, hvae_elbo, hvae_log_weights, hvae_loss
 
 F64 = torch.float64
 
@@ -94,3 +94,20 @@ def test_sample_is_ancestral(model):
     mu, logvar = model.prior1(eps2).chunk(2, -1)
     expected = model.decoder(mu + logvar.exp().sqrt() * eps1)
     torch.testing.assert_close(model.sample(eps2, eps1), expected)
+
+
+def test_loss_warms_up_and_frees_bits():
+    """Oracle: the terms at the same noise, put together by hand for calls 1, 2 and 3 of 2."""
+    torch.manual_seed(0)
+    m, x = HVAE(4, 3, 2, 8), torch.ones(5, 4)  # ones stay ones under binarisation
+    loss = hvae_loss(m, torch.Generator().manual_seed(1), warm_up=2, free=0.7)
+    rng = torch.Generator().manual_seed(1)
+    for weight in (0.5, 1.0, 1.0):
+        torch.rand(x.shape, generator=rng)
+        eps2 = torch.randn(5, 2, generator=rng)
+        recon, kl1, kl2 = (
+            v.mean() for v in hvae_elbo(x, m, eps2, torch.randn(5, 3, generator=rng))
+        )
+        assert kl2 < 0.7  # so that the floor binds
+        torch.testing.assert_close(loss(x), weight * (kl1 + 0.7) - recon)
+    assert torch.autograd.grad(loss(x), m.prior1[0].weight)[0].abs().sum() > 0

@@ -4,9 +4,10 @@ import itertools
 from math import log
 
 import torch
+import torch.nn.functional as F
 
 from dgm.vqprior import CodePrior
-from dgm.vqvae import VQVAE, EmaCodebook, nearest_code, perplexity, quantise
+from dgm.vqvae import VQVAE, EmaCodebook, encode_codes, nearest_code, perplexity, quantise, vq_loss
 
 F64 = torch.float64
 
@@ -152,3 +153,33 @@ def test_prior_sampling():
     codes = prior.sample(torch.ones(n, dtype=torch.long), torch.Generator().manual_seed(0))
     freq = torch.bincount((codes * torch.tensor([8, 4, 2, 1])).sum(1), minlength=16) / n
     assert ((freq - p).abs() < 6 * (p * (1 - p) / n).sqrt()).all()
+
+
+def test_loss_and_its_side_effects():
+    """Oracle: quantisation and Bernoulli nats by hand; the codebook follows, dead codes return."""
+    torch.manual_seed(0)
+    m = VQVAE(8, 4, 8)
+    m.codebook.counts[3:] = 0.0  # dead
+    x = torch.ones(2, 1, 28, 28)  # ones stay ones under binarisation
+    z_e = m.encode(x)
+    q = quantise(z_e, m.codebook.book)
+    logits = m.decode(q.z_q)
+    nll = F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none").sum(1)
+    loss = vq_loss(m, torch.Generator().manual_seed(0), restart_until=1)
+    before = m.codebook.book.clone()
+    torch.testing.assert_close(loss(x), (nll + 0.25 * q.commitment).mean())
+    moved = (m.codebook.book != before).any(1)
+    used = torch.zeros(8, dtype=torch.bool).index_fill(0, q.codes.flatten(), True)
+    assert moved[used].all() and moved[3:].all()  # by their means, by the restart of call 0
+    assert torch.cdist(m.codebook.book[-1:], z_e.flatten(0, 1)).min() < 1e-5
+    m.codebook.counts.zero_()
+    loss(x)
+    assert (m.codebook.counts < 0.5).any()  # call 1 is past restart_until
+
+
+def test_encode_codes():
+    """Oracle: one image at a time."""
+    torch.manual_seed(0)
+    m, x = VQVAE(8, 4, 8), (torch.rand(5, 784) > 0.5).float()
+    each = [nearest_code(m.encode(v.reshape(1, 1, 28, 28)), m.codebook.book)[0] for v in x]
+    assert torch.equal(encode_codes(m, x), torch.stack(each))
