@@ -46,6 +46,7 @@ class FeedbackFilter(NbGraderPreprocessor):
                 cell.outputs = []
             if HIDDEN in cell.source:
                 cell.source = what_is_checked(cell.source)
+        resources["nbgrader"]["max_score"] = sum(c["max_points"] for c in bundle["checks"])
         nb.cells.insert(0, new_markdown_cell(check_table(bundle), metadata={}))
         return nb, resources
 

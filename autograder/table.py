@@ -72,7 +72,7 @@ def _row(entry: SubmittedNotebook, roster: Roster) -> Row:
         manual=manual,
         penalty=penalty,
         total=auto + manual - penalty,
-        out_of=entry.max_score,
+        out_of=sum(g.max_score for g in entry.grades),  # of its version
         to_mark=sum(bool(g.needs_manual_grade) for g in entry.grades),
         checks={
             g.name: g.manual_score if g.manual_score is not None else g.auto_score

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import small_homework
+from desk import Desk
 
 from autograder.layout import ClassFolder
 from autograder.opening import open_homework
@@ -53,3 +54,9 @@ def root(pristine, tmp_path) -> Path:
 def place(root) -> ClassFolder:
     """The class in it."""
     return ClassFolder(root / "class")
+
+
+@pytest.fixture
+def desk(tmp_path, homework, place, rule, root) -> Desk:
+    """Hand in, grade, look: the few things that an instructor does."""
+    return Desk(tmp_path / "in", homework, place, rule, root)
