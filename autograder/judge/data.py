@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
+import socket
 import struct
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +19,9 @@ from safetensors.torch import save_file
 from autograder.judge.seeds import derive
 
 COUNT = 2000
+DIGITS_TRAIN = 1500
+RETRY_SECONDS = 3600
+_TEST = "t10k-images-idx3-ubyte"
 
 
 class HeldOut(NamedTuple):
@@ -38,11 +44,11 @@ def held_out(cache: Path, secret: str) -> HeldOut:
 
     One set for all students and for every regrade of the term.
     """
-    name = "mnist" if _mnist_folder() else "digits"
+    cache.mkdir(parents=True, exist_ok=True)
+    name = "mnist" if _have_mnist(cache) else "digits"
     path = cache / f"held-out-{name}-{derive(secret, 'held-out', 'file'):016x}.safetensors"
     if not path.exists():
         shifted, plain = make_held_out(_images(name), secret)
-        cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         save_file({"shifted": shifted.to(torch.uint8), "plain": plain.to(torch.uint8)}, partial)
         os.replace(partial, path)
@@ -71,26 +77,58 @@ def shift(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
 
 
 def _mnist_folder() -> Path | None:
-    """The folder with MNIST's test images, read-only data first."""
-    for variable in ("DGM_DATA", "DGM_CACHE"):
-        root = os.environ.get(variable)
-        for inner in ("MNIST/raw", "raw"):
-            folder = Path(root, inner) if root else None
-            if folder and any((folder / f"{_TEST}{end}").is_file() for end in ("", ".gz")):
-                return folder
+    """The folder with MNIST's test images, read-only data first, then the user's cache."""
+    roots = [os.environ.get("DGM_DATA"), _cache_folder()]
+    for folder in (Path(root, "MNIST", "raw") for root in roots if root):
+        if any((folder / f"{_TEST}{end}").is_file() for end in ("", ".gz")):
+            return folder
     return None
 
 
-_TEST = "t10k-images-idx3-ubyte"
+def _cache_folder() -> Path:
+    """Where downloads lie: DGM_CACHE, else `dgm` in the user's cache."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("DGM_CACHE") or home / "dgm").expanduser()
+
+
+def _have_mnist(cache: Path) -> bool:
+    """Whether MNIST's test images lie here; a download is tried, at most once an hour."""
+    if _mnist_folder() is not None:
+        return True
+    mark = cache / "no-mnist"
+    if mark.exists() and time.time() - mark.stat().st_mtime < RETRY_SECONDS:
+        return False
+    _download(_cache_folder())
+    if _mnist_folder() is None:
+        mark.touch()
+        return False
+    return True
+
+
+def _download(folder: Path) -> None:
+    """Let torchvision fetch and check MNIST; without a network nothing happens."""
+    from torchvision.datasets import MNIST
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)
+    try:
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            MNIST(str(folder), train=False, download=True)
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _images(name: str) -> torch.Tensor:
+    """Grey test images, float32 (N, 1, 28, 28) in [0, 1]; of the digits those after the 1,500
+    on which students train.
+    """
     if name == "mnist":
         return read_idx(_mnist_folder())
     from sklearn.datasets import load_digits
 
-    small = torch.from_numpy(load_digits().images).float()[:, None] / 16
-    return torch.nn.functional.interpolate(small, (28, 28), mode="bilinear").clamp(0, 1)
+    small = torch.from_numpy(load_digits().images[DIGITS_TRAIN:]).float()[:, None] / 16
+    enlarge = torch.nn.functional.interpolate
+    return enlarge(small, (28, 28), mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def read_idx(folder: Path) -> torch.Tensor:

@@ -101,7 +101,7 @@ class Student:
     def names(self, names: list[str]) -> dict[str, Any]:
         """A value, a stand-in or a Missing for each name."""
         reply, tensors = self.link.ask("names", names=sorted(names))
-        found = self._unpacker(tensors).unpack(reply.get("value"))
+        found = self.value(reply, tensors)
         if not isinstance(found, dict):
             raise ProtocolError("a malformed answer")
         bound = {n: found[n] if n in found else Missing(n) for n in names}
@@ -121,20 +121,20 @@ class Student:
             advance(rng)
         if "graph" in reply:
             tensors = linked(self, reply, tensors, packer.packed)
-        return self._unpacker(tensors).unpack(reply.get("value"))
+        return self.value(reply, tensors)
 
     def ask_about(self, op: str, target: Any, **parts: Any) -> Any:
         """getattr, len, iter or next of a stand-in."""
         packed = Packer(self._send_other, self.named).pack(target)
         reply, tensors = self.link.ask(op, target=packed, **parts)
-        return self._unpacker(tensors).unpack(reply.get("value"))
+        return self.value(reply, tensors)
 
     def item(self, target: StudentObject, key: Any) -> Any:
         """target[key]."""
         packer = Packer(self._send_other, self.named)
         parts = {"target": packer.pack(target), "key": packer.pack(key)}
         reply, tensors = self.link.ask("getitem", packer.tensors, **parts)
-        return self._unpacker(tensors).unpack(reply.get("value"))
+        return self.value(reply, tensors)
 
     def gradients(
         self, graph: int, cotangents: dict[str, torch.Tensor]
@@ -145,7 +145,7 @@ class Student:
             for k, v in cotangents.items()
         }
         reply, tensors = self.link.ask("backward", sent, graph=graph)
-        found = self._unpacker(tensors).unpack(reply.get("value"))
+        found = self.value(reply, tensors)
         if not isinstance(found, dict):
             raise ProtocolError("a malformed gradient")
         return found
@@ -165,8 +165,9 @@ class Student:
             f"a test cannot hand a {type(value).__name__} to student code: use a released class"
         )
 
-    def _unpacker(self, tensors: dict[str, torch.Tensor]) -> Unpacker:
-        return Unpacker(tensors, self._take_other, self.named)
+    def value(self, reply: dict, tensors: dict[str, torch.Tensor]) -> Any:
+        """The value of a reply."""
+        return Unpacker(tensors, self._take_other, self.named).unpack(reply.get("value"))
 
     def _take_other(self, data: dict) -> StudentObject:
         number, kind = data.get("handle"), data.get("kind")

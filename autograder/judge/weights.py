@@ -1,15 +1,10 @@
-"""Submitted weights: checked, loaded in fresh sandboxes by a released function, called there."""
+"""Submitted weights, loaded in fresh sandboxes by a released function and called there."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import stat
-import struct
 import tempfile
 import weakref
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,80 +13,32 @@ from autograder.judge.errors import SandboxGone, StudentError
 from autograder.judge.link import Link
 from autograder.judge.names import without_magics
 from autograder.judge.proxies import Student, StudentObject
+from autograder.judge.weightfile import WeightsProblem, read_weights
 from autograder.sandbox.limits import Limits
 from autograder.sandbox.packing import named_classes
 from autograder.sandbox.process import AgentProcess
 
-MAX_HEADER = 1 << 20
-INSIDE = "/weights/submitted.safetensors"
+INSIDE = "/weights"
 START_SECONDS = 120.0
-
-
-class WeightsProblem(AssertionError):
-    """Weights that cannot be scored; the text says what was expected and what to do."""
-
-
-def read_weights(folder: Path, name: str, max_bytes: int) -> bytes:
-    """The file's bytes, if it is a regular file of allowed size that is safetensors in form."""
-    if Path(name).name != name:
-        raise WeightsProblem(f"expected a plain file name for the weights, got {name!r}")
-    try:
-        handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise WeightsProblem(
-            f"no weights: expected {name} beside the notebook; run the training cell, which "
-            "writes it, and pack both with the homework's last cell"
-        ) from None
-    except OSError:
-        raise WeightsProblem(
-            f"{name} is a link or cannot be opened: hand in the file itself"
-        ) from None
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(handle)
-        raise WeightsProblem(f"{name} is no regular file: hand in the file itself")
-    with os.fdopen(handle, "rb") as file:
-        if found.st_size > max_bytes:
-            size = f"{found.st_size / 1e6:.1f} MB"
-            raise WeightsProblem(f"{name} has {size}, at most {max_bytes / 1e6:g} MB are allowed")
-        data = file.read(max_bytes + 1)
-    _check_form(name, data)
-    return data
-
-
-def _check_form(name: str, data: bytes) -> None:
-    """WeightsProblem unless the bytes start like a safetensors file."""
-    size = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0
-    try:
-        good = 0 < size <= min(MAX_HEADER, len(data) - 8)
-        good = good and isinstance(json.loads(data[8 : 8 + size]), dict)
-    except (ValueError, RecursionError):
-        good = False
-    if not good:
-        raise WeightsProblem(
-            f"{name} is not in safetensors format: write it with safetensors.torch.save_file, "
-            "as the training cell does (torch.save makes another format, which is refused)"
-        )
 
 
 class Trained:
     """A trained module: `.encode(x)`, `.decode(z)`, in general `.call(method, *tensors)`.
 
-    Each method has a sandbox of its own, which never sees what the other methods are called with.
+    Calls of different methods go to different sandboxes: the one that decodes has never seen what
+    was encoded. Without gradients, in evaluation mode.
     """
 
-    def __init__(self, start: Callable[[], tuple[Student, StudentObject]]) -> None:
-        self._start = start
-        self._modules: dict[str, StudentObject] = {}
+    def __init__(self, room: WeightRoom, file: str, build: str) -> None:
+        self._room, self._file, self._build = room, file, build
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """module.method(*args, **kwargs), without gradients, in evaluation mode."""
+        """module.method(*args, **kwargs)."""
+        module = self._room.module(method, self._file, self._build)
         try:
-            if method not in self._modules:
-                self._modules[method] = self._start()
-            return getattr(self._modules[method], method)(*args, **kwargs)
+            return getattr(module, method)(*args, **kwargs)
         except SandboxGone as gone:
-            self._modules.pop(method, None)
+            self._room.drop(method)
             raise WeightsProblem(f"the trained model did not answer: {gone}") from None
 
     def __getattr__(self, name: str) -> Any:
@@ -117,11 +64,10 @@ class WeightRoom:
         self.max_bytes = int(1e6 * opening["max_weights_mb"])
         self.course: dict[str, Any] = {}
         self.main: Any = None
-        self._made: dict[tuple[str, str], Trained] = {}
-        self._links: list[Link] = []
         self._folder = Path(tempfile.mkdtemp(prefix="ag-weights-"))
-        self._processes: list[AgentProcess] = []
-        self._end = weakref.finalize(self, _close, self._processes, self._folder)
+        self._places: dict[str, _Place] = {}  # by method
+        self._modules: dict[tuple[str, str, str], StudentObject] = {}
+        self._end = weakref.finalize(self, _close, self._places, self._folder)
 
     def for_cell(self, course: dict[str, Any], main: Any) -> None:
         """The cell's `course` metadata and the link whose deadline bounds it."""
@@ -135,47 +81,71 @@ class WeightRoom:
         name, build = name or self.course.get("weights"), build or self.course.get("build")
         if not name or not build:
             raise WeightsProblem("this test names no weights and build in its `course` metadata")
-        if (name, build) not in self._made:
-            place = self._folder / name
-            place.write_bytes(read_weights(self.submission, name, self.max_bytes))
-            self._made[name, build] = Trained(partial(self._start, place, build))
-        return self._made[name, build]
+        if not (self._folder / name).exists():
+            data = read_weights(self.submission, name, self.max_bytes)
+            (self._folder / name).write_bytes(data)
+        return Trained(self, name, build)
 
-    def _start(self, place: Path, build: str) -> StudentObject:
-        """A fresh sandbox that has run the released set-up cell and loaded the weights."""
-        home = self._folder if self.unguarded else None
-        process = AgentProcess(((place, INSIDE),), self.limits, home)
-        self._processes.append(process)
-        link = Link(process.sock, START_SECONDS)
-        link.ask("run", source=without_magics(self.setup))
-        link.ask("release", names=sorted(self.released))
-        student = Student(_Bounded(link, self), self.released, named_classes(self.released))
+    def module(self, method: str, file: str, build: str) -> StudentObject:
+        """The module in the sandbox of this method; SandboxGone becomes WeightsProblem."""
+        key = (method, file, build)
         try:
-            reply, tensors = link.ask(
-                "build", build=build, path=str(place) if self.unguarded else INSIDE
-            )
+            if method not in self._places:
+                self._places[method] = _Place(self)
+            if key not in self._modules:
+                self._modules[key] = self._places[method].build(file, build)
+        except SandboxGone as gone:
+            self.drop(method)
+            raise WeightsProblem(f"{file} could not be loaded: {gone}") from None
         except StudentError as error:
-            raise WeightsProblem(f"{place.name}: {error.text}") from None
-        return student._unpacker(tensors).unpack(reply["value"])
+            raise WeightsProblem(f"{file}: {error.text}") from None
+        return self._modules[key]
+
+    def drop(self, method: str) -> None:
+        """End the sandbox of a method; the next call gets a new one."""
+        place = self._places.pop(method, None)
+        if place:
+            place.process.close()
+        self._modules = {k: v for k, v in self._modules.items() if k[0] != method}
+
+    def processes(self) -> list[int]:
+        """Process ids of the sandboxes that run now."""
+        return [place.process.process.pid for place in self._places.values()]
 
     def close(self) -> None:
         """End all sandboxes."""
         self._end()
 
 
-class _Bounded:
-    """A link whose calls end with the test cell that makes them."""
+class _Place:
+    """A fresh sandbox that has run the released set-up cell and nothing else."""
 
-    def __init__(self, link: Link, room: WeightRoom) -> None:
-        self.link, self.room = link, room
+    def __init__(self, room: WeightRoom) -> None:
+        home = room._folder if room.unguarded else None
+        self.room = room
+        self.process = AgentProcess(((room._folder, INSIDE),), room.limits, home)
+        self.link = Link(self.process.sock, START_SECONDS)
+        try:
+            self.link.ask("run", source=without_magics(room.setup))
+            self.link.ask("release", names=sorted(room.released))
+        except BaseException:
+            self.process.close()
+            raise
+        self.student = Student(self, room.released, named_classes(room.released))
+
+    def build(self, file: str, build: str) -> StudentObject:
+        """The module with the weights of a file that lies in the room's folder."""
+        folder = self.room._folder if self.room.unguarded else INSIDE
+        reply, tensors = self.link.ask("build", build=build, path=f"{folder}/{file}")
+        return self.student.value(reply, tensors)
 
     def ask(self, *args: Any, **kwargs: Any) -> Any:
-        """As Link.ask."""
+        """As Link.ask, within the time of the test cell that asks."""
         self.link.deadline = self.room.main.deadline
         return self.link.ask(*args, **kwargs)
 
 
-def _close(processes: list[AgentProcess], folder: Path) -> None:
-    for process in processes:
-        process.close()
+def _close(places: dict[str, _Place], folder: Path) -> None:
+    for place in places.values():
+        place.process.close()
     shutil.rmtree(folder, ignore_errors=True)

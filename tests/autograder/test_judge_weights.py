@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import time
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from autograder.judge import data
 from autograder.judge.data import held_out, make_held_out, shift
 from autograder.judge.link import Link
 from autograder.judge.released import run_setup
-from autograder.judge.weights import WeightRoom, WeightsProblem, read_weights
+from autograder.judge.weightfile import WeightsProblem, read_weights
+from autograder.judge.weights import WeightRoom
 from autograder.sandbox.limits import Limits
 from autograder.sandbox.loading import WeightsError, load_module
 
@@ -164,6 +166,7 @@ def test_fitting_weights_are_loaded_for_evaluation(tmp_path):
 def room(tmp_path_factory):
     folder = tmp_path_factory.mktemp("submitted")
     save_file(module().state_dict(), folder / NAME)
+    save_file({k: v + 1 for k, v in module().state_dict().items()}, folder / "other.safetensors")
     (folder / "bad.safetensors").write_bytes(header(json.dumps({"a": 1}).encode()))
     (folder / "trap.py").write_text("raise SystemExit")
     opening = {"submission": str(folder), "limits": Limits().as_dict()}
@@ -192,14 +195,22 @@ class TestInTheSandbox:
         model.encode(torch.rand(3, 4))
         pid, seen, training, files = model.history()
         assert seen == [] and files == [] and not training
-        assert len(room._processes) >= 3  # encode, decode, history
-        assert len({p.process.pid for p in room._processes}) == len(room._processes)
+        assert len(set(room.processes())) >= 3  # encode, decode, history
 
-    def test_the_same_weights_are_opened_once(self, room):
-        before = len(room._processes)
-        assert room.trained() is room.trained(NAME)
-        room.trained().encode(torch.rand(2, 4))
-        assert len(room._processes) == before
+    def test_a_method_of_other_weights_uses_the_same_sandbox(self, room):
+        x = torch.rand(2, 4)
+        one, before = room.trained().encode(x), room.processes()
+        other = room.trained("other.safetensors").encode(x)
+        assert room.processes() == before and not torch.equal(one.mu, other.mu)
+        torch.testing.assert_close(room.trained(NAME).encode(x).mu, one.mu)
+
+    def test_a_sandbox_that_dies_is_told_and_replaced(self, room):
+        x = torch.rand(2, 4)
+        wanted = room.trained().encode(x)
+        room._places["encode"].process.process.kill()
+        with pytest.raises(WeightsProblem, match="did not answer"):
+            room.trained().encode(x)
+        torch.testing.assert_close(room.trained().encode(x).mu, wanted.mu)
 
     def test_a_file_that_only_looks_right_is_refused_inside(self, room):
         with pytest.raises(WeightsProblem, match=r"bad.safetensors"):
@@ -261,19 +272,46 @@ def test_binarisation_has_the_right_mean_and_offsets_are_all_used():
     assert rows[8] == rows[19] == 0
 
 
-def test_the_file_is_made_once_per_secret(tmp_path, monkeypatch):
+@pytest.fixture
+def no_mnist(monkeypatch, tmp_path):
     monkeypatch.delenv("DGM_DATA", raising=False)
-    monkeypatch.delenv("DGM_CACHE", raising=False)
-    calls = []
+    monkeypatch.setenv("DGM_CACHE", str(tmp_path / "nothing"))
+    asked = []
+    monkeypatch.setattr(data, "_download", lambda folder: asked.append(folder))
+    return asked
+
+
+def test_the_file_is_made_once_per_secret(tmp_path, monkeypatch, no_mnist):
+    made = []
     real = data._images
-    monkeypatch.setattr(data, "_images", lambda name: calls.append(name) or real(name))
-    one, two = held_out(tmp_path, "a"), held_out(tmp_path, "a")
-    assert calls == ["digits"] and one.name == two.name == "digits"
+    monkeypatch.setattr(data, "_images", lambda name: made.append(name) or real(name))
+    one, two = held_out(tmp_path / "c", "a"), held_out(tmp_path / "c", "a")
+    assert made == ["digits"] and one.name == two.name == "digits"
     assert torch.equal(one.shifted, two.shifted) and one.take(7).shape == (7, 1, 28, 28)
-    held_out(tmp_path, "b")
-    assert calls == ["digits", "digits"] and len(list(tmp_path.iterdir())) == 2
-    with pytest.raises(ValueError, match="held-out images"):
-        one.take(3000)
+    held_out(tmp_path / "c", "b")
+    assert made == ["digits", "digits"]
+    with pytest.raises(ValueError, match="1 to 297 held-out images"):
+        one.take(298)
+
+
+def test_a_download_is_tried_once_an_hour(tmp_path, no_mnist):
+    held_out(tmp_path / "c", "a")
+    held_out(tmp_path / "c", "b")
+    assert len(no_mnist) == 1
+    old = time.time() - 4000
+    os.utime(tmp_path / "c" / "no-mnist", (old, old))
+    held_out(tmp_path / "c", "b")
+    assert len(no_mnist) == 2
+
+
+def test_digits_are_those_that_no_student_trains_on():
+    from sklearn.datasets import load_digits
+
+    images = data._images("digits")
+    assert images.shape == (297, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
+    small = torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+    own = torch.tensor(load_digits().images[1500:]).reshape(-1, 4, 2, 4, 2).mean((2, 4)).flatten(1)
+    assert torch.corrcoef(torch.stack([small.flatten(), own.flatten()]))[0, 1] > 0.99
 
 
 @pytest.mark.data
