@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dgm.digits import class_shares, digit_features, digit_net  # noqa: F401  (metrics on digits)
+
 
 def sliced_wasserstein(
     x: Tensor, y: Tensor, rng: torch.Generator, p: int = 1, projections: int = 128
@@ -93,11 +95,12 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape:
         raise ValueError(f"two feature sets of one shape are needed, not {a.shape} and {b.shape}")
     a, b = a.double(), b.double()
-    root = _matrix_root(a.T.cov())
+    s_a, s_b = (torch.atleast_2d(f.T.cov()) for f in (a, b))  # (F, F), by N - 1
+    root = _matrix_root(s_a)
     # tr (S_a S_b)^(1/2) = tr (R S_b R)^(1/2) with R = S_a^(1/2), which is symmetric
-    cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp(min=0).sqrt().sum()
+    cross = torch.linalg.eigvalsh(root @ s_b @ root).clamp(min=0).sqrt().sum()
     shift = (a.mean(0) - b.mean(0)).square().sum()
-    return (shift + a.T.cov().trace() + b.T.cov().trace() - 2 * cross).item()
+    return (shift + s_a.trace() + s_b.trace() - 2 * cross).item()
 
 
 def _matrix_root(s: Tensor) -> Tensor:

@@ -69,9 +69,9 @@ def fit(
     """Adam on the scalar loss(batch), cfg.steps times; yields each loss, before its step.
 
     With `checkpoint` (a path) the state is saved every cfg.save_every seconds and at the end, and
-    a file that is already there is resumed: the losses so far are yielded at once, then training
-    goes on. The file holds the module, Adam, `batches`, `rng` and what stands in `also` (such as
-    {"ema": ema}); batches must be `minibatches(...)`, or drawn from `rng` alone.
+    a file that is already there is resumed: the losses so far are yielded at once (with the state
+    of the last), then training goes on. The file holds the module, Adam, `batches`, `rng` and what
+    stands in `also` (such as {"ema": ema}); batches: `minibatches(...)`, or drawn from `rng` alone.
     """
     opt = torch.optim.Adam(
         module.parameters(), lr=cfg.lr, betas=cfg.betas, weight_decay=cfg.weight_decay
@@ -82,7 +82,9 @@ def fit(
     if checkpoint and rng is None and "batches" not in parts:
         raise ValueError("to resume exactly, pass rng=, or batches made by minibatches(...)")
     losses = _resume(checkpoint, parts, rng, cfg)
-    yield from losses
+    if losses:
+        yield from losses
+        _resume(checkpoint, parts, rng, cfg)  # undoes what the caller did to them meanwhile
     saved, draw = time.monotonic(), iter(batches)
     for step in range(len(losses), cfg.steps):
         if checkpoint and time.monotonic() - saved >= cfg.save_every:
