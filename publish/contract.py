@@ -69,6 +69,7 @@ def check_contract(source: Source) -> None:
             _check_tests(source, cell)
         elif HIDDEN_BEGIN in cell.source:
             raise cell.error("hidden tests stand in a graded test cell")
+    _check_graded_run(source)
     tested = list(_tested(source))
     for cell in source.code:
         if cell.nbgrader.get("solution") and not cell.nbgrader.get("grade"):
@@ -103,6 +104,27 @@ def _check_tests(source: Source, cell: Cell) -> None:
     bound = frozenset().union(*(scan(c.source).bound for c in source.code if not is_test(c)))
     for name in sorted(set(listed) - bound):
         raise cell.error(f"`tests` lists `{name}`, which no cell of the homework defines")
+
+
+def _check_graded_run(source: Source) -> None:
+    """A graded run executes `define` cells only: what they read at once, they bind."""
+    cells = [c for c in source.code if role_of(c) == "define" and not is_test(c)]
+    defined = frozenset().union(*(scan(c.source).bound for c in cells))
+    others = [c for c in source.code if role_of(c) != "define"]
+    elsewhere = frozenset().union(*(scan(c.source).bound for c in others)) - defined
+    for cell in cells:
+        for name in sorted(scan(cell.source).free & elsewhere):
+            raise cell.error(
+                f"a `define` cell reads `{name}`, which only a `data` or `train` cell binds; a "
+                "graded run leaves these out",
+                line_of(cell.source, name),
+            )
+    for cell in filter(is_test, source.code):
+        for name in sorted(set(cell.metadata["course"]["tests"]) & elsewhere):
+            raise cell.error(
+                f"`tests` of `{cell.grade_id}` lists `{name}`, which only a `data` or `train` cell "
+                "binds; a graded run leaves these out"
+            )
 
 
 def _tested(source: Source) -> Iterator[tuple[str, frozenset[str]]]:

@@ -30,6 +30,7 @@ from publish.inline import SETUP
 from publish.project import Course, Item
 from publish.smoke import PARAMETERS
 from publish.sources import Cell, Source
+from publish.stated import check_stated
 from publish.student import cut_homework
 
 
@@ -51,6 +52,7 @@ def make_release(course: Course, item: Item) -> Release:
     source, _ = assemble(course, item)
     refuse_empty(source)
     check_contract(source)
+    check_stated(source)
     source = replace(source, cells=list(_completed(source)))
     master = notebook_of(source)
     student = cut_homework(master, source.shown)

@@ -12,10 +12,11 @@ from publish.contract import is_hidden, points_of
 from publish.errors import PublishError
 from publish.homework import make_release, write_release
 from publish.sources import read_source
+from publish.student import STUB
 
 HOMEWORK = '''
 # %% [markdown]
-# # Homework
+# # Homework (10 points)
 # {{ badge }}
 
 # %% tags=["setup"] cellView="form"
@@ -31,6 +32,9 @@ def check(name, ok):
 
 # %% tags=["parameters"]
 SEED = 0
+
+# %% [markdown]
+# ## Divergence (2 + 1 points)
 
 # %% nbgrader={"grade_id": "p1-kl", "solution": true}
 def kl(q: Gauss, p: Gauss) -> float:
@@ -52,13 +56,16 @@ from homework1.oracles import kl_by_hand
 check("kl", abs(kl(Gauss(0.0), Gauss(1.0)) - kl_by_hand) < 1e-9)
 ### END HIDDEN TESTS
 
+# %% [markdown]
+# ## Training (7 points)
+
 # %% tags=["train"] nbgrader={"grade_id": "p1-train", "solution": true}
 ### BEGIN SOLUTION
 best = kl(Gauss(0.0), Gauss(0.5))
 ### END SOLUTION
 
 # %% nbgrader={"grade_id": "p1-train-test", "grade": true, "points": 4} course=COURSE
-check("best", best > 0)
+check("trained", kl(Gauss(0.0), Gauss(0.5)) > 0)
 
 # %% tags=["data"]
 rows = [1, 2]
@@ -67,8 +74,8 @@ rows = [1, 2]
 # Because the two are the same.
 
 # %%
-print(SEED, rows)
-'''.replace("COURSE", '{"tests": ["best"], "depends": ["p1-kl"], "weights": "w.safetensors"}')
+print(SEED)
+'''.replace("COURSE", '{"tests": ["kl"], "depends": ["p1-train"], "weights": "w.safetensors"}')
 
 
 @pytest.fixture
@@ -119,7 +126,7 @@ def test_nbgrader_accepts_both(built):
 def test_given_code_is_locked_and_roles_are_explicit(built):
     cells = by_id(built.student)
     given = [name for name in cells if name.startswith("given-")]
-    assert len(given) == 1 and "print(SEED, rows)" in cells[given[0]].source
+    assert len(given) == 1 and "print(SEED)" in cells[given[0]].source
     for name in ("setup", "parameters", *given, "p1-kl-test"):
         assert cells[name].metadata.nbgrader.locked and cells[name].metadata.editable is False
     assert not cells["p1-kl"].metadata.nbgrader.locked
@@ -180,13 +187,20 @@ BEGIN_END = "### BEGIN HIDDEN TESTS\n### END HIDDEN TESTS"
         (OPEN, OPEN.replace('"kl"', ""), 'check("kl", kl(g', "`kl` is bound neither in the test"),
         (OPEN, OPEN.replace("]", ', "best"]'), "g = ", "lists `best`, which the cell never uses"),
         (OPEN, "\ng = ", "g = ", 'lists no `tests`; expected course={"tests": ["kl"]}'),
-        ("best > 0", "bost > 0", "bost > 0", "`bost` is not bound"),
+        (") > 0", ") > zero", 'check("trained"', "`zero` is not bound"),
+        ("print(SEED)", "print(best)", "print(best)", "reads `best`, which only a `data` or"),
+        ('["kl"], "depends"', '["kl", "best"], "depends"', 'check("trained"', "never uses"),
+        ("(2 + 1 points)", "(3 + 0 points)", "# ## Div", "says 3 + 0 points; the cells of its"),
+        ("(7 points)", "(8 points)", "# ## Tra", "says 8 points; the cells of its section give 7"),
+        ("(10 points)", "(9 points)", "# # Hom", "says 9 points; the cells of its section give 9"),
+        (TWO, "# 2 points\n", "# 2 points", "the comment says 2 points, the metadata 1"),
         (TWO, f"{TWO}x = 1\n", "x = 1", "a graded test cell is wholly visible or wholly hidden"),
         (TWO, "", "# Hidden", "a hidden test leaves two comment lines"),
         ('["train"]', '["train", "data"]', "### BEGIN SOLUTION\nbest", "has the roles data, train"),
-        ('["p1-kl"]', '["p1-kk"]', 'check("best"', "`depends` names `p1-kk`"),
-        ('"weights": "w', '"weight": "w', 'check("best"', "`course` metadata: expected some of"),
-        ("print(SEED, rows)", BEGIN_END, BEGIN_END, "hidden tests stand in a graded test cell"),
+        ('["p1-train"]', '["p1-tr"]', 'check("trained"', "`depends` names `p1-tr`"),
+        ('"weights": "w', '"weight": "w', 'check("trained"', "`course` metadata: expected some"),
+        ("print(SEED)", BEGIN_END, BEGIN_END, "hidden tests stand in a graded test cell"),
+        ('["kl"], "depends"', '["best"], "depends"', 'check("trained", kl', "`kl` is bound"),
         ("rows = [1, 2]", "rows = Gauss(absent)", "rows =", "`absent` is not bound"),
         ("rows = [1, 2]", "from homework1.oracles import rows", "from homework1.oracles import r",
          "imports `homework1.oracles`"),
@@ -203,6 +217,34 @@ def test_contract_refuses(mini, old, new, at, said):
     assert said in str(caught.value)
 
 
+def test_tests_of_what_a_graded_run_leaves_out(mini):
+    text = HOMEWORK.replace('["kl"], "depends"', '["best"], "depends"')
+    text = text.replace("kl(Gauss(0.0), Gauss(0.5)) > 0)", "best > 0)")
+    with pytest.raises(PublishError, match="lists `best`, which only a `data` or `train`"):
+        make_release(mini.course, mini.item(text, "homework"))
+
+
+def test_the_cut_is_nbgraders_own(built, tmp_path):
+    """Oracle: nbgrader's generate_assignment on the master gives the same cells."""
+    from nbgrader.apps import NbGraderAPI
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config import Config
+
+    folder = tmp_path / "nbgrader/source/homework1"
+    folder.mkdir(parents=True)
+    (folder / "homework1.ipynb").write_text(built.source)
+    config = Config({"ClearSolutions": {"code_stub": {"python": STUB}}})
+    config.GenerateAssignment.no_database, config.SaveCells.enabled = True, False
+    config.CourseDirectory.root = str(tmp_path / "nbgrader")
+    api = NbGraderAPI(CourseDirectory(config=config), config=config)
+    assert api.generate_assignment("homework1")["success"]
+    made = (tmp_path / "nbgrader/release/homework1/homework1.ipynb").read_text()
+    theirs = nbformat.reads(made, as_version=4).cells
+    ours = nbformat.reads(built.student, as_version=4).cells
+    assert [c.source for c in ours] == [c.source for c in theirs] and len(ours) > 10
+    assert [c.metadata for c in ours] == [c.metadata for c in theirs]
+
+
 def test_what_nbgrader_refuses_is_one_message(mini):
     item = mini.item(HOMEWORK.replace("    ### END SOLUTION\n", "", 1), "homework")
     with pytest.raises(PublishError, match="nbgrader's ClearSolutions refuses it: no end solution"):
@@ -215,7 +257,8 @@ def test_solution_without_a_test(mini):
     with pytest.raises(PublishError, match="`p2-f` has no test and is not marked by a person"):
         make_release(mini.course, item)
     graded = extra.replace("true}", 'true, "grade": true, "points": 1}')
-    assert make_release(mini.course, mini.item(HOMEWORK + graded, "homework")).points["person"] == 4
+    item = mini.item(HOMEWORK.replace("(10", "(11").replace("(7", "(8") + graded, "homework")
+    assert make_release(mini.course, item).points["person"] == 4
 
 
 def test_points_by_kind(mini):
