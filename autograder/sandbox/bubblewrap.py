@@ -12,6 +12,7 @@ INSIDE = Path("/agent")  # our own files inside, read-only
 SUBMISSION = "/submission"  # the student's files, read-only, and the kernel's folder
 WRITABLE = ("/work", "/tmp", "/dev/shm")  # memory-backed folders with a size cap
 HOME = "/work/home"
+MAX_FILES = 500  # of one submission that are bound
 
 # shared libraries, fonts and time zone; no passwd, no keys, no host names
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin")
@@ -62,8 +63,10 @@ def interpreter_folders() -> tuple[Path, ...]:
 
 def submission_files(folder: Path) -> tuple[tuple[Path, str], ...]:
     """Regular files and folders of a submission, bound under SUBMISSION; no notebook, no link."""
-    found = []
+    found: list[tuple[Path, str]] = []
     for path in sorted(folder.rglob("*")):
+        if len(found) == MAX_FILES:
+            break
         inside = f"{SUBMISSION}/{path.relative_to(folder)}"
         if path.is_file() and not _through_link(path, folder) and path.suffix != ".ipynb":
             found.append((path, inside))

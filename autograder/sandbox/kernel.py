@@ -20,7 +20,9 @@ from autograder.sandbox.limits import Limits
 from autograder.sandbox.outputs import Collector, error_output
 from autograder.sandbox.provisioner import write_kernelspec
 
-MAX_MESSAGE = 32 << 20  # bytes of one kernel message
+MAX_MESSAGE = 16 << 20  # bytes of one kernel message
+MAX_QUEUE = 16  # messages of that size that may wait here; more wait inside, or are dropped there
+SILENCE = 5.0  # seconds after which a cell with a reply counts as idle
 SEND_MS = 5000  # milliseconds to hand a message over
 GRACE = 5.0  # seconds that an interrupted cell has before it is killed
 
@@ -54,6 +56,7 @@ class SandboxKernel:
         specs = KernelSpecManager(kernel_dirs=[str(self._folder)])
         context = zmq.Context()
         context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)  # the default of all its sockets
+        context.setsockopt(zmq.RCVHWM, MAX_QUEUE)
         context.setsockopt(zmq.LINGER, 0)
         context.setsockopt(zmq.SNDTIMEO, SEND_MS)  # a submission can break its end of a socket
         self.manager = KernelManager(kernel_name=name, kernel_spec_manager=specs, context=context)
@@ -111,15 +114,18 @@ class SandboxKernel:
 
     def _collect(self, request: str, collector: Collector, until: float) -> str | None:
         """Take messages until the cell's reply and its idle message; None when time is up."""
-        status, idle = None, False
+        status, idle, quiet = None, False, time.monotonic()
         while status is None or not idle:
             left = until - time.monotonic()
+            if status is not None and time.monotonic() - quiet > SILENCE:
+                break  # the idle message was lost
             if left <= 0:
                 return None
             if not self.alive():
                 raise KernelDead(self.why_killed() or "the kernel died")
             message = self._next(min(left, 0.5))
             if message is not None and message["parent_header"].get("msg_id") == request:
+                quiet = time.monotonic()
                 kind, content = message["msg_type"], message["content"]
                 idle = idle or (kind == "status" and content.get("execution_state") == "idle")
                 collector.take(kind, content)

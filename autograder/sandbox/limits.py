@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 MIB, GIB = 1 << 20, 1 << 30
+MAX_DEPTH = 4  # of folders below a watched one
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Limits:
     tmpfs: int = 256 * MIB
     written: int = 16 * MIB
     wall_seconds: float = 1800.0
+    spare: int = 256 * MIB  # of the machine's memory, for what no process shows (memfd, pipes)
 
     def as_dict(self) -> dict[str, float]:
         """Plain numbers, for the result bundle and the agent's command line."""
@@ -60,18 +64,13 @@ def apply_rlimits(limits: dict[str, float]) -> None:
 
 def tree(pid: int) -> list[int]:
     """`pid` and all its descendants that live now."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                stat = Path("/proc", entry, "stat").read_text()
-                parent = int(stat[stat.rindex(")") + 2 :].split()[1])
-                children.setdefault(parent, []).append(int(entry))
     found, todo = [], [pid]
     while todo:
         at = todo.pop()
         found.append(at)
-        todo += children.get(at, [])
+        for task in Path("/proc", str(at), "task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                todo += map(int, task.read_text().split())
     return found
 
 
@@ -86,15 +85,33 @@ def memory_of(pids: Iterable[int]) -> int:
     return total
 
 
-def written_in(folders: Iterable[Path]) -> int:
-    """Bytes that lie in these folders, plus 4096 for every entry."""
-    total = 0
+def spare_memory() -> int:
+    """Bytes that the machine can still give; a very large number where it does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return 1 << 62
+
+
+def written_in(folders: Iterable[Path], depth: int = MAX_DEPTH) -> float:
+    """Bytes that lie in these folders, plus 4096 for every entry; infinite if nested too deep."""
+    total = 0.0
     for folder in folders:
-        for root, folders_in, names in os.walk(folder):
-            for name in folders_in + names:
-                with contextlib.suppress(OSError):
-                    total += 4096 + os.lstat(os.path.join(root, name)).st_size
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                total += 4096 + entry.stat(follow_symlinks=False).st_size
+                if entry.is_dir(follow_symlinks=False):
+                    total += written_in([Path(entry.path)], depth - 1) if depth else float("inf")
     return total
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder that student code could write, however deep it is nested."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=False)
 
 
 class Watchdog(threading.Thread):
@@ -128,11 +145,12 @@ class Watchdog(threading.Thread):
             ("memory", memory, caps.memory, MIB, " MiB"),
             ("processes", processes, caps.processes, 1, ""),
             ("wall clock", seconds, caps.wall_seconds, 1, " s"),
+            ("memory left on the machine", -spare_memory(), -caps.spare, -MIB, " MiB"),
             ("written files", written_in(self.folders), caps.written, MIB, " MiB"),
         ]
         for name, came, cap, unit, word in checks:
             if came > cap:
-                return f"{name}: {came / unit:.0f}{word}, {cap / unit:.0f}{word} allowed"
+                return f"{name}: {came / unit:.0f}{word}, limit {cap / unit:.0f}{word}"
         return ""
 
     def stop(self) -> None:

@@ -52,21 +52,22 @@ class Packer:
         for kinds, pack in _PACKERS:
             if isinstance(value, kinds):
                 return pack(self, value, depth)
-        if self._is_named(value):
-            return self._fields(value, [f.name for f in dataclasses.fields(value)], depth)
+        if dataclasses.is_dataclass(value) and self._released(value):
+            return self._fields(value, field_names(type(value)), depth)
         return self.other(value, self, depth)
 
-    def _is_named(self, value: Any) -> bool:
-        known = self.named.get(type(value).__name__) is type(value)
-        return known and dataclasses.is_dataclass(value)
+    def _released(self, value: Any) -> bool:
+        """A released class, or a copy of one: same name, same fields."""
+        kind, known = type(value), self.named.get(type(value).__name__)
+        return known is not None and (known is kind or field_names(known) == field_names(kind))
 
     def _fields(self, value: Any, names: list[str], depth: int) -> dict:
         parts = {name: self.pack(getattr(value, name), depth + 1) for name in names}
         return {"named": type(value).__name__, "fields": parts}
 
     def _tuple(self, value: tuple, depth: int) -> Any:
-        if self.named.get(type(value).__name__) is type(value) and hasattr(value, "_fields"):
-            return self._fields(value, list(value._fields), depth)
+        if hasattr(value, "_fields") and self._released(value):
+            return self._fields(value, field_names(type(value)), depth)
         return {"tuple": [self.pack(v, depth + 1) for v in value]}
 
     def _list(self, value: list, depth: int) -> Any:
@@ -87,6 +88,8 @@ class Packer:
         return {"scalar": self._keep(torch.from_numpy(np.asarray(value).reshape(1)))}
 
     def _generator(self, value: torch.Generator, depth: int) -> Any:
+        if value.device.type != "cpu":
+            raise ProtocolError("only generators on the CPU may cross")
         self.generators.append(value)
         return {"generator": str(value.device), "state": self._keep(value.get_state())}
 
@@ -117,6 +120,13 @@ _PACKERS: list[tuple[Any, Callable]] = [
     (type(Ellipsis), lambda self, v, d: {"ellipsis": 1}),
     (slice, lambda self, v, d: {"slice": [self.pack(p, d + 1) for p in (v.start, v.stop, v.step)]}),
 ]
+
+
+def field_names(kind: type) -> list[str]:
+    """Fields of a dataclass or a NamedTuple; of any other class none."""
+    if dataclasses.is_dataclass(kind):
+        return [f.name for f in dataclasses.fields(kind)]
+    return list(getattr(kind, "_fields", ()))
 
 
 def named_classes(space: dict[str, Any]) -> dict[str, type]:

@@ -26,7 +26,7 @@ from autograder.sandbox.inside import (
     unguarded_command,
     unguarded_environment,
 )
-from autograder.sandbox.limits import Limits, Watchdog, kill_tree, tree
+from autograder.sandbox.limits import Limits, Watchdog, kill_tree, remove_tree, tree
 
 NAME = "autograder-sandbox"
 
@@ -127,7 +127,7 @@ class SandboxProvisioner(LocalProvisioner):
         if self.agent:
             self.agent.close()
         if self._run:
-            shutil.rmtree(self._run, ignore_errors=True)
+            remove_tree(self._run)
         await super().cleanup(restart)
 
 

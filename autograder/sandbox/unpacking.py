@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from autograder.sandbox.packing import MAX_DEPTH, MAX_ITEMS, no_other
+from autograder.sandbox.packing import MAX_DEPTH, MAX_ITEMS, field_names, no_other
 from autograder.sandbox.protocol import ProtocolError
+
+# never getattr(torch, name): that imports what the other side likes
+_KINDS = [v for v in vars(torch).values() if isinstance(v, torch.dtype)]
+_DTYPES = {str(v).removeprefix("torch."): v for v in _KINDS}
 
 
 class Unpacker:
@@ -68,7 +71,9 @@ class Unpacker:
         return value
 
     def _generator(self, data: dict, depth: int) -> torch.Generator:
-        made = torch.Generator(data["generator"])
+        if data["generator"] != "cpu":
+            raise ProtocolError("a generator that is not on the CPU")
+        made = torch.Generator()
         made.set_state(self.tensors[data["state"]])
         return made
 
@@ -76,21 +81,12 @@ class Unpacker:
         kind, fields = self.named.get(data["named"]), data["fields"]
         if kind is None or not isinstance(fields, dict):
             raise ProtocolError(f"a class that was not released: {str(data['named'])[:80]}")
-        if set(fields) != set(_field_names(kind)):
+        if set(fields) != set(field_names(kind)):
             raise ProtocolError(f"a {data['named']} with other fields than the released one")
         return kind(**{name: self.unpack(v, depth + 1) for name, v in fields.items()})
 
     def _dtype(self, data: dict, depth: int) -> torch.dtype:
-        kind = getattr(torch, data["dtype"])
-        if not isinstance(kind, torch.dtype):
-            raise ProtocolError("a malformed dtype")
-        return kind
-
-
-def _field_names(kind: type) -> list[str]:
-    if dataclasses.is_dataclass(kind):
-        return [f.name for f in dataclasses.fields(kind)]
-    return list(kind._fields)
+        return _DTYPES[data["dtype"]]
 
 
 _UNPACKERS: dict[str, Callable] = {

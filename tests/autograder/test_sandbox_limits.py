@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from autograder.sandbox.limits import MIB, Limits, Watchdog, kill_tree, memory_of, tree, written_in
+from autograder.sandbox.limits import (
+    MIB,
+    Limits,
+    Watchdog,
+    kill_tree,
+    memory_of,
+    remove_tree,
+    tree,
+    written_in,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEP = "import time; time.sleep(60)"
@@ -42,7 +52,7 @@ def killed(code, limits, folders=()):
 def test_memory_is_watched():
     code = "import time\nx = bytearray(200 << 20)\n" + SLEEP
     watchdog = killed(code, Limits(memory=100 * MIB))
-    assert watchdog.reason.startswith("memory: ") and "100 MiB allowed" in watchdog.reason
+    assert watchdog.reason.startswith("memory: ") and "limit 100 MiB" in watchdog.reason
     assert 100 * MIB < watchdog.peak < 260 * MIB
 
 
@@ -59,7 +69,7 @@ def test_memory_of_children_counts():
 def test_processes_are_counted():
     code = "import os, time\n[os.fork() for _ in range(4)]\ntime.sleep(60)"
     watchdog = killed(code, Limits(processes=10))
-    assert watchdog.reason == "processes: 16, 10 allowed"
+    assert watchdog.reason == "processes: 16, limit 10"
 
 
 def test_wall_clock():
@@ -71,7 +81,7 @@ def test_wall_clock():
 def test_written_bytes(tmp_path):
     code = f"open({str(tmp_path / 'x')!r}, 'wb').write(bytes(3 << 20))\n" + SLEEP
     watchdog = killed(code, Limits(written=2 * MIB), (tmp_path,))
-    assert watchdog.reason == "written files: 3 MiB, 2 MiB allowed"
+    assert watchdog.reason == "written files: 3 MiB, limit 2 MiB"
 
 
 def test_written_counts_entries_and_follows_no_link(tmp_path):
@@ -150,3 +160,27 @@ def test_kill_tree_goes_on_after_what_it_cannot_kill(error):
 
     kill_tree(10, [10, 11, 12], kill)
     assert asked == [(10, 9), (10, 9), (11, 9), (12, 9)]
+
+
+def test_deep_nesting_is_noticed_and_removed(tmp_path):
+    place = tmp_path / "run"
+    place.mkdir()
+    here = os.open(place, os.O_RDONLY)
+    for _ in range(1200):  # deeper than any path name, and than Python's recursion
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    assert written_in([place]) == float("inf")
+    remove_tree(place)
+    assert not place.exists()
+
+
+def test_a_machine_short_of_memory_ends_the_sandbox(monkeypatch):
+    from autograder.sandbox import limits
+
+    assert 50 * MIB < limits.spare_memory() < 1 << 50
+    monkeypatch.setattr(limits, "spare_memory", lambda: 100 * MIB)
+    watchdog = killed(SLEEP, Limits(spare=200 * MIB))
+    assert watchdog.reason == "memory left on the machine: 100 MiB, limit 200 MiB"
