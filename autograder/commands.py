@@ -113,8 +113,8 @@ def _result(done: Graded) -> str:
 def _explain(failed: list[Graded]) -> None:
     out = console(stderr=True)
     for done in failed:
-        reason = done.bundle["failed"].strip().splitlines()
-        out.print(f"{done.bundle['student']}: {reason[-1]}", markup=False)
+        reason = done.bundle["failed"].strip().split("\n")[0]
+        out.print(f"{done.bundle['student']}: {reason}", markup=False, soft_wrap=True)
     raise CourseError(
         "every submission graded",
         f"the grader itself failed on {len(failed)}; the others are in the gradebook",

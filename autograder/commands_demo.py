@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from autograder import commands
-from autograder.context import make_context, must_guard
+from autograder.context import Context, make_context, must_guard
 from autograder.demo import Entry, as_expected, make_class, read_homework
 from autograder.demo_files import missing_weights, read_mutants, write_class
 from autograder.jobs import data_name
 from autograder.progress import clock_text
-from autograder.release import find_release
+from autograder.release import Release, find_release
 from autograder.report import console, demo_table
 from autograder.table import Row
 
@@ -27,18 +27,10 @@ def demo(name: str, folder: Path, engine: str = "local") -> None:
     """Make the class, grade it, show the gradebook; exit code 1 if a score is not as expected."""
     start, out = time.monotonic(), console()
     context = make_context(place=(folder / "class").resolve())
-    homework = context.homework(name)
+    context.homework(name)
     release = find_release(context.build, name)
     must_guard()
-    weights = context.root / name / "verify" / "weights"
-    mutants = read_mutants(context.root / name / "verify" / "mutants.toml")
-    work = read_homework(release)
-    lost = missing_weights(work.weights, weights, data_name())
-    entries = make_class(work, mutants, lost, context.course.late)
-    write_class(entries, folder / "handed-in", name, context.course, weights)
-    out.print(f"{len(entries)} submissions of {name} ({homework.title}) in {folder / 'handed-in'}")
-    less = f"; no reference weights here for {', '.join(lost)}" if lost else ""
-    out.print(f"held-out images: {IMAGES[data_name()]}{less}")
+    entries = _hand_in(context, release, folder / "handed-in")
     commands.open_homework(name, context=context)
     roster = folder / "handed-in" / "students.csv"
     commands.collect(name, folder / "handed-in" / "submissions", roster, context)
@@ -47,12 +39,26 @@ def demo(name: str, folder: Path, engine: str = "local") -> None:
     rows = commands.rows_of(name, context)
     csv = commands.save_csv(rows, name, None, context)
     out.print(demo_table(rows, entries, f"{name}, version {release.version}"))
-    wrong = different(rows, entries)
     _end(out, csv, context.place.root, name, time.monotonic() - start)
+    wrong = different(rows, entries)
     if wrong:
         out.print(f"[bold red]not as expected: {', '.join(wrong)}[/]")
         raise SystemExit(1)
     out.print(f"[green]all {len(entries)} came out as expected[/]")
+
+
+def _hand_in(context: Context, release: Release, folder: Path) -> list[Entry]:
+    """Write the class's submissions and say on which images weights will be scored."""
+    name, out = release.homework, console()
+    verify = context.root / name / "verify"
+    work, data = read_homework(release), data_name()
+    lost = missing_weights(work.weights, verify / "weights", data)
+    entries = make_class(work, read_mutants(verify / "mutants.toml"), lost, context.course.late)
+    write_class(entries, folder, name, context.course, verify / "weights")
+    out.print(f"{len(entries)} submissions of {name} in {folder}", soft_wrap=True)
+    less = f"; no reference weights here for {', '.join(lost)}" if lost else ""
+    out.print(f"weights are scored on {IMAGES[data]}{less}", soft_wrap=True)
+    return entries
 
 
 def different(rows: list[Row], entries: list[Entry]) -> list[str]:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 
 from autograder import demo_shapes as shapes
-from autograder.cells import grade_id, is_test
+from autograder.cells import defines, grade_id, is_test
 from autograder.release import Release, read_notebook
 from autograder.settings import LateRule
 from autograder.table import Row
 
+LATE = 2.5  # days
+Person = tuple[str, str, str]  # id, last name, first name
 Score = tuple[float, float] | None  # from, to; None: it is refused at collection
 
-# invented: id, last name, first name
+# invented
 PEOPLE = (
     ("amelie.durand", "Durand", "Amélie"),
     ("siobhan.oconnor", "O'Connor", "Siobhán"),
@@ -56,7 +58,7 @@ class Homework:
 class Entry:
     """One submission: who, in a few words what it is, its files, its score."""
 
-    student: tuple[str, str, str]
+    student: Person
     what: str
     notebook: NotebookNode
     score: Score
@@ -70,30 +72,32 @@ def read_homework(release: Release) -> Homework:
     """Points, tests and dependencies of a built homework, from its master."""
     source, student = read_notebook(release.source), read_notebook(release.student)
     tests = [cell for cell in source.cells if is_test(cell)]
-    owners = {}  # function -> answer that defines it
-    for cell in source.cells:
-        if cell.metadata.get("nbgrader", {}).get("solution") and cell.cell_type == "code":
-            owners |= {name: grade_id(cell) for name in shapes.defines(cell.source)}
-    own: dict[str, list[str]] = {}
-    depends: dict[str, list[str]] = {}
-    for cell in tests:
-        course = cell.metadata.get("course", {})
-        for answer in {owners[name] for name in course.get("tests", []) if name in owners}:
-            own.setdefault(answer, []).append(grade_id(cell))
-        for answer in course.get("depends", []):
-            depends.setdefault(answer, []).append(grade_id(cell))
+    facts = {grade_id(cell): cell.metadata.get("course", {}) for cell in tests}
+    own, depends = _owners(source, facts)
     return Homework(
         release=student,
         reference=shapes.reference(source, student),
         points={grade_id(c): float(c.metadata.nbgrader["points"]) for c in tests},
         tests=own,
         depends=depends,
-        weights={
-            grade_id(c): c.metadata["course"]["weights"]
-            for c in tests
-            if c.metadata.get("course", {}).get("weights")
-        },
+        weights={name: fact["weights"] for name, fact in facts.items() if fact.get("weights")},
     )
+
+
+def _owners(source: NotebookNode, facts: dict[str, dict]) -> tuple[dict, dict]:
+    """Answer -> its own tests, and answer -> tests that need it as well."""
+    owners = {}  # function -> answer that defines it
+    for cell in source.cells:
+        if cell.metadata.get("nbgrader", {}).get("solution") and cell.cell_type == "code":
+            owners |= {name: grade_id(cell) for name in defines(cell.source)}
+    own: dict[str, list[str]] = {}
+    depends: dict[str, list[str]] = {}
+    for test, fact in facts.items():
+        for answer in {owners[name] for name in fact.get("tests", []) if name in owners}:
+            own.setdefault(answer, []).append(test)
+        for answer in fact.get("depends", []):
+            depends.setdefault(answer, []).append(test)
+    return own, depends
 
 
 def make_class(
@@ -103,36 +107,43 @@ def make_class(
 
     lost: tests of weights for which there is no file here.
     """
-    full = work.without(*lost)
     people = iter(PEOPLE)
-    bare = work.without(*work.weights)
-    late = full * (1 - rule.share(2.5 * 86400))
-    entries = [
-        Entry(next(people), "the reference", work.reference, (full, full)),
-        Entry(next(people), "as released, untouched", work.release, (0.0, 0.0), weights=False),
-        Entry(
-            next(people), "two and a half days late", work.reference, (late, late), days_late=2.5
-        ),
-        Entry(next(people), "saved by Colab", shapes.from_colab(work.reference), (full, full)),
-    ]
-    same = {  # like the reference, but for the weights, which cost a minute to score
-        "no weights": work.reference,
-        "renamed": work.reference,
-        "cells pasted twice": shapes.with_copies(work.reference),
-        "metadata lost": shapes.without_metadata(work.reference),
-    }
-    for what, notebook in same.items():
-        name = "My homework (final) (2).ipynb" if what == "renamed" else ""
-        entries.append(Entry(next(people), what, notebook, (bare, bare), name, weights=False))
+    entries = list(_whole(work, work.without(*lost), rule, people))
+    bare = work.without(*work.weights)  # weights cost a minute to score: the others bring none
+    entries += _same(work, bare, people)
     for what, make, answer in _broken(work):
         left = bare - sum(work.points[name] for name in work.tests[answer])
         notebook = make(work.reference, answer)
         entries.append(Entry(next(people), what, notebook, (left, left), weights=False))
     entries += _wrong(work, mutants, bare, people)
-    entries.append(
-        Entry(next(people), "broken off in the upload", work.reference, None, damage=True)
-    )
-    return entries
+    return [
+        *entries,
+        Entry(next(people), "broken off in the upload", work.reference, None, damage=True),
+    ]
+
+
+def _whole(
+    work: Homework, full: float, rule: LateRule, people: Iterator[Person]
+) -> Iterator[Entry]:
+    """With weights: the reference, on time, late and out of Colab; and the untouched notebook."""
+    yield Entry(next(people), "the reference", work.reference, (full, full))
+    yield Entry(next(people), "as released, untouched", work.release, (0.0, 0.0), weights=False)
+    late = full * (1 - rule.share(LATE * 86400))
+    what = f"{LATE:g} days late"
+    yield Entry(next(people), what, work.reference, (late, late), days_late=LATE)
+    yield Entry(next(people), "saved by Colab", shapes.from_colab(work.reference), (full, full))
+
+
+def _same(work: Homework, bare: float, people: Iterator[Person]) -> Iterator[Entry]:
+    """As good as the reference, in odd shapes."""
+    odd = "My homework (final) (2).ipynb"
+    for what, notebook, name in (
+        ("no weights", work.reference, ""),
+        ("renamed", work.reference, odd),
+        ("cells pasted twice", shapes.with_copies(work.reference), ""),
+        ("metadata lost", shapes.without_metadata(work.reference), ""),
+    ):
+        yield Entry(next(people), what, notebook, (bare, bare), name, weights=False)
 
 
 def _broken(work: Homework) -> Iterator[tuple[str, Callable[..., NotebookNode], str]]:
@@ -152,7 +163,7 @@ def _broken(work: Homework) -> Iterator[tuple[str, Callable[..., NotebookNode], 
 
 
 def _wrong(
-    work: Homework, mutants: list[dict[str, str]], bare: float, people: Iterator[tuple]
+    work: Homework, mutants: list[dict[str, str]], bare: float, people: Iterator[Person]
 ) -> Iterator[Entry]:
     """Four submissions with one task wrong each, spread over the homework."""
     by_task = {m["task"]: m for m in reversed(mutants) if m["task"] in work.tests}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,9 +55,9 @@ def _tests_hash(job: Job) -> str:
     """Hash of the tests of a version and of the oracles that they import."""
     source = Path(job.release) / "source" / job.homework / f"{job.homework}.ipynb"
     total = hashlib.sha256(source.read_bytes())
-    oracles = Path(job.root) / job.homework / "oracles.py"
-    if oracles.is_file():
-        total.update(oracles.read_bytes())
+    folder = Path(job.root) / job.homework
+    for path in sorted([*folder.glob("oracles.py"), *folder.glob("oracles/*.py")]):
+        total.update(path.read_bytes())
     return total.hexdigest()
 
 
@@ -68,12 +68,7 @@ def make_job(place: ClassFolder, homework: str, student: str, root: Path) -> Job
     """
     folder = place.submitted(student, homework)
     if not (folder / "intake.json").is_file():
-        known = ", ".join(place.students(homework)[:8]) or "nobody yet"
-        raise CourseError(
-            f"a student with a submission of {homework} ({known}, ...)",
-            f"{student!r} has none",
-            f"mend the name, or give `autograder collect {homework} PATH` first",
-        )
+        raise _nobody(place, homework, student)
     facts = json.loads((folder / "intake.json").read_text(encoding="utf-8"))
     release = place.versions(homework) / facts["version"]
     if not release.is_dir():
@@ -82,19 +77,26 @@ def make_job(place: ClassFolder, homework: str, student: str, root: Path) -> Job
             f"version {facts['version']} is not open",
             f"give `autograder open {homework} --version {facts['version']}`",
         )
-    stamp = (folder / "timestamp.txt").read_text().strip()
-    secret = place.secret(homework).read_text().strip()
     return Job(
         homework=homework,
         student=student,
         version=facts["version"],
         submission=str(folder),
         release=str(release),
-        secret=secret,
+        secret=place.secret(homework).read_text().strip(),
         sha256=facts["sha256"],
-        stamp=stamp,
+        stamp=(folder / "timestamp.txt").read_text().strip(),
         cache=str(place.root / "cache" / homework),
         root=str(root),
+    )
+
+
+def _nobody(place: ClassFolder, homework: str, student: str) -> CourseError:
+    known = place.students(homework)
+    return CourseError(
+        f"a student with a submission of {homework}",
+        f"{student!r} has none; {', '.join(known[:8]) or 'nobody'} have",
+        f"mend the name, or give `autograder collect {homework} PATH` first",
     )
 
 
@@ -127,11 +129,6 @@ def program_hash() -> str:
         if path.is_file():
             total.update(path.read_bytes())
     return total.hexdigest()
-
-
-def as_data(job: Job) -> dict[str, str]:
-    """The job without its secret."""
-    return {k: v for k, v in asdict(job).items() if k != "secret"}
 
 
 def data_name() -> str:

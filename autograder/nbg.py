@@ -60,10 +60,10 @@ def must_succeed(result: dict[str, Any], what: str, mend: str) -> None:
     text = (result.get("log") or "") + (result.get("error") or "")
     if "database is locked" in text:
         mend = "close formgrader or the other grading run, then give the same command again"
-    raise CourseError(what, f"nbgrader says: {_reason(text)}", mend)
+    raise CourseError(what, f"nbgrader says: {first_error(text)}", mend)
 
 
-def _reason(text: str) -> str:
+def first_error(text: str) -> str:
     """The first exception in a captured log: what follows only repeats that there was one."""
     raised = re.findall(r"^\s*(?:\w+\.)*\w*(?:Error|Exception): .+$", text, flags=re.M)
     return raised[0].strip() if raised else "no reason"

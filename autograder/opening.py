@@ -149,8 +149,7 @@ def _entry(gb: Gradebook, homework: str) -> NotebookEntry | None:
 
 def _points_unchanged(gb: Gradebook, homework: str, points: dict[str, float]) -> None:
     """Points are stored once per cell, for all versions: graded ones cannot change."""
-    entry = _entry(gb, homework)
-    if entry is None or not entry.submissions:
+    if (entry := _entry(gb, homework)) is None or not entry.submissions:
         return
     cells = {c.name: c.max_score for c in (*entry.grade_cells, *entry.task_cells)}
     odd = [n for n, p in points.items() if n in cells and cells[n] != p]

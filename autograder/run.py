@@ -18,11 +18,15 @@ from traitlets.config import Config
 from autograder.cells import grade_id, is_marked_by_hand, is_test
 from autograder.jobs import Job, environment
 from autograder.layout import db_url
-from autograder.nbg import base_config, gradebook, make_api
+from autograder.nbg import base_config, first_error, gradebook, make_api
 
 EXECUTE = "autograder.execute.SandboxedExecute"
 HIDDEN = "BEGIN HIDDEN TESTS"
 MAX_MESSAGE = 2_000  # characters of one message
+
+
+class GraderFailed(Exception):
+    """nbgrader's pipeline stopped on a submission: the first error, and the whole log."""
 
 
 def grade_one(job: Job, execute: str = EXECUTE) -> dict[str, Any]:
@@ -37,6 +41,8 @@ def grade_one(job: Job, execute: str = EXECUTE) -> dict[str, Any]:
         work = Path(folder)
         try:
             bundle |= _grade(job, work, execute)
+        except GraderFailed as error:
+            bundle["failed"], bundle["failed_where"] = error.args
         except Exception as error:  # one submission must not stop the class
             bundle["failed"] = f"{type(error).__name__}: {error}"
             bundle["failed_where"] = traceback.format_exc()
@@ -62,7 +68,8 @@ def _grade(job: Job, work: Path, execute: str) -> dict[str, Any]:
     result = make_api(config).autograde(job.homework, job.student)
     graded = work / "autograded" / job.student / job.homework / f"{job.homework}.ipynb"
     if not result["success"] or not graded.is_file():
-        raise RuntimeError(_last_lines(result))
+        log = (result.get("log") or "") + (result.get("error") or "")
+        raise GraderFailed(first_error(log), log)
     notebook = nbformat.read(graded, as_version=4)
     record = json.loads((work / "realigned.json").read_text(encoding="utf-8"))
     report = _report(work)
@@ -167,8 +174,3 @@ def _comments(notebook: NotebookNode, job: Job, gb: Gradebook) -> dict[str, str]
             if entry.auto_comment:
                 found[name] = entry.auto_comment
     return found
-
-
-def _last_lines(result: dict[str, Any]) -> str:
-    text = (result.get("log") or "") + (result.get("error") or "")
-    return "\n".join(text.strip().splitlines()[-12:]) or "nbgrader gave no reason"

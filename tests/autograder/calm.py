@@ -33,3 +33,25 @@ class CalmExecute(NbGraderPreprocessor):
                 cell.outputs = [new_output("error", ename="NotImplementedError", evalue=text)]
         Path(self.report).write_text(json.dumps({"peak_memory": 1, "restarts": 0, "cells": {}}))
         return nb, resources
+
+
+class TalkativeExecute(CalmExecute):
+    """Every cell that is run prints who it is, as a submission may that captured test inputs."""
+
+    def preprocess(self, nb, resources):
+        nb, resources = super().preprocess(nb, resources)
+        for cell in nb.cells:
+            if cell.cell_type == "code":
+                name = cell.metadata.get("nbgrader", {}).get("grade_id", cell.id)
+                text = f"run of {name}\n"
+                cell.outputs = [new_output("stream", name="stdout", text=text)]
+        return nb, resources
+
+
+class StumblingExecute(CalmExecute):
+    """Falls over on one student, as a bug of the grader would."""
+
+    def preprocess(self, nb, resources):
+        if resources["nbgrader"]["student"] == "ada":
+            raise RuntimeError("stumbled over ada")
+        return super().preprocess(nb, resources)

@@ -30,43 +30,41 @@ def graded(grade_id, *, points=None, solution=False, grade=False, locked=False):
 
 def source_notebook(version="000000000000"):
     """The master: solutions, a visible and a hidden test, a figure and an essay to mark."""
-    code, text = new_code_cell, new_markdown_cell
-    cells = [
-        text("# Small homework"),
-        code("import math", metadata={"tags": ["setup"]}),
-        code("SEED = 0\nSTEPS = 5", metadata={"tags": ["parameters"]}),
-        code(SQUARE, metadata=graded("p1-square", solution=True)),
-        code(
-            SQUARE_TEST,
-            metadata=graded("p1-square-test", points=2, grade=True, locked=True)
-            | {"course": {"tests": ["square"]}},
-        ),
-        code(CUBE, metadata=graded("p1-cube", solution=True)),
-        code(
-            CUBE_TEST,
-            metadata=graded("p1-cube-test", points=3, grade=True, locked=True)
-            | {"course": {"tests": ["cube"]}},
-        ),
-        code("print('locked words')", metadata={"tags": ["train"]}),
-        code(
-            "### BEGIN SOLUTION\nprint('a figure')\n### END SOLUTION",
-            metadata=graded("p1-plot", points=2, solution=True, grade=True) | {"tags": ["train"]},
-        ),
-        text(
-            "### BEGIN SOLUTION\nIt squares.\n### END SOLUTION",
-            metadata=graded("p1-essay", points=3, solution=True, grade=True),
-        ),
-    ]
+    cells = [new_markdown_cell("# Small homework"), *code_cells(), essay()]
     for k, cell in enumerate(cells):
         cell.id = f"cell-{k}"
     notebook = new_notebook(cells=cells)
-    notebook.metadata.kernelspec = {
-        "name": "python3",
-        "display_name": "Python 3",
-        "language": "python",
-    }
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata.kernelspec = spec
     notebook.metadata.course = {"homework": NAME, "version": version}
     return notebook
+
+
+def code_cells():
+    """Set-up, knobs, two tasks with their tests, a cell that is not run, a figure."""
+
+    def test(source, name, points, function):
+        metadata = graded(name, points=points, grade=True, locked=True)
+        return new_code_cell(source, metadata=metadata | {"course": {"tests": [function]}})
+
+    figure = graded("p1-plot", points=2, solution=True, grade=True) | {"tags": ["train"]}
+    drawn = "### BEGIN SOLUTION\nprint('a figure')\n### END SOLUTION"
+    return [
+        new_code_cell("import math", metadata={"tags": ["setup"]}),
+        new_code_cell("SEED = 0\nSTEPS = 5", metadata={"tags": ["parameters"]}),
+        new_code_cell(SQUARE, metadata=graded("p1-square", solution=True)),
+        test(SQUARE_TEST, "p1-square-test", 2, "square"),
+        new_code_cell(CUBE, metadata=graded("p1-cube", solution=True)),
+        test(CUBE_TEST, "p1-cube-test", 3, "cube"),
+        new_code_cell("print('locked words')", metadata={"tags": ["train"]}),
+        new_code_cell(drawn, metadata=figure),
+    ]
+
+
+def essay():
+    """A text that a person marks."""
+    text = "### BEGIN SOLUTION\nIt squares.\n### END SOLUTION"
+    return new_markdown_cell(text, metadata=graded("p1-essay", points=3, solution=True, grade=True))
 
 
 def release_notebook(source):
