@@ -8,6 +8,9 @@
 #
 # | problem | about | points |
 # |---|---|---|
+# | 1 | Gaussian mixtures from counts: a stable likelihood, EM, EM against the gradient | 15 |
+# | 2 | sampling an energy and learning one: importance weights, rejection, Langevin, MALA | 15 |
+# | 3 | a coupling flow, both ways, trained and held against the exact density | 15 |
 # | 4 | the variational autoencoder, on 2-D data with a known density and on MNIST | 55 |
 #
 # **How it works.** A task is one small function with its contract in the docstring. Replace `raise NotImplementedError`
@@ -63,6 +66,28 @@ class Gaussian(NamedTuple):
     log_sigma: Tensor  # (..., K), log of the standard deviation
 
 
+class DiagonalMixture(NamedTuple):
+    """A mixture of K Gaussians with diagonal covariances."""
+
+    logits: Tensor  # (K,), shares are softmax(logits)
+    mu: Tensor  # (K, D)
+    log_prec: Tensor  # (K, D), minus the log of the variances
+
+
+class EMRun(NamedTuple):
+    """What an EM run returns."""
+
+    theta: DiagonalMixture  # after the last update
+    log_lik: Tensor  # (steps,), L(theta) before each update, nats per count
+
+
+class Mapped(NamedTuple):
+    """Points after a map, and how the map changes volumes."""
+
+    y: Tensor  # (B, D)
+    log_det: Tensor  # (B,), log |det dy/dx| of the map that was applied
+
+
 class BoundTerms(NamedTuple):
     """The parts of a bound, nats."""
 
@@ -94,6 +119,17 @@ class Model(NamedTuple):
     decode: Callable  # z (S, B, K) -> whatever log_lik wants
     log_lik: Callable  # x (B, D), decode(z) -> log p(x | z), (S, B)
     prior: Gaussian  # (K,)
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """An affine map in place of a network: used by the tests. weight (M, D), bias (M,)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T + self.bias
 
 
 @dataclass(frozen=True)
@@ -164,6 +200,24 @@ def mlp(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+class FlowNets(nn.Module):
+    """The networks of a coupling flow of the plane; the layers pass x_1 and x_2 by turns."""
+
+    def __init__(self, L: int = 8, hidden: int = 64):
+        super().__init__()
+        self.nets = nn.ModuleList(mlp(2, hidden, hidden, 4) for _ in range(L))
+        self.register_buffer("masks", torch.eye(2).repeat(L // 2, 1))  # (L, 2)
+
+    def outputs(self, layer: int, x: Tensor) -> Tensor:
+        """a and b of a layer side by side: x (B, 2), masked -> (B, 4)."""
+        return self.nets[layer](x)
+
+
+def make_flow() -> FlowNets:
+    """The networks of the flow of problem 3; their weights are handed in."""
+    return FlowNets()
+
+
 def make_point_vae() -> PointVae:
     """The network of the 2-D tasks; its weights are handed in."""
     return PointVae()
@@ -226,10 +280,12 @@ class LocalWeights:
 
 # data set -> weight file; digits are for a machine that cannot have MNIST
 VAE_FILES = {"mnist": "homework1_vae.safetensors", "digits": "homework1_vae_digits.safetensors"}
+FLOW_FILE = "homework1_flow.safetensors"
 RING_FILE, PILLOW_FILE = "homework1_ring.safetensors", "homework1_pillow.safetensors"
 BUILD = {
     VAE_FILES["mnist"]: make_vae,
     VAE_FILES["digits"]: make_vae,
+    FLOW_FILE: make_flow,
     RING_FILE: make_point_vae,
     PILLOW_FILE: make_point_vae,
 }
@@ -323,6 +379,9 @@ def bound_of_images(weights: LocalWeights, x: Tensor, eps: Tensor) -> Tensor:
 
 # %% tags=["parameters"]
 SEED = 0
+MIXTURE_STEPS = 200  # smoke: 5
+CHAIN_STEPS = 300  # smoke: 10
+STEPS_FLOW = 3_000  # smoke: 20
 STEPS_2D = 6_000  # smoke: 20
 EPOCHS = 60  # smoke: 1
 BATCH = 128
@@ -333,7 +392,1769 @@ EPOCHS_BETA = 6  # smoke: 1
 FOLDER = "."  # where checkpoints live; a folder of your Drive survives a disconnect of Colab
 
 # %% [markdown]
-# <!-- problems 1, 2 and 3 stand above this line -->
+# # Problem 1: Gaussian mixtures from counts (15 points)
+#
+# A detector with a finite resolution does not report points: it reports *how often* each cell of a grid was hit. So the
+# data are pairs $(x_n, w_n)$, a place and a count, and the log-likelihood is a weighted one,
+# $$L(\theta) = \frac{1}{\sum_n w_n}\sum_n w_n \log p_\theta(x_n),
+#   \qquad p_\theta(x) = \sum_{k=1}^{K} \pi_k\, \mathcal N\big(x;\, \mu_k,\, \mathrm{diag}(\lambda_k)^{-1}\big).$$
+# Two more choices differ from the lecture: covariances are diagonal and given by **log-precisions**
+# $\log\lambda_{kd} = -\log\sigma^2_{kd}$, and the shares come as **logits** $\ell$, any real numbers with
+# $\pi = \mathrm{softmax}(\ell)$; adding a constant to all logits changes nothing. Letters: `N` points, `K` components,
+# `D` dimensions.
+
+# %% [markdown]
+# ### 1.1 The joint density, in logarithms (2 + 1 points)
+#
+# Everything in this problem is computed from one table: $\log \pi_k + \log \mathcal N(x_n;\, \mu_k, \cdot)$ for every
+# point and every component.
+
+
+# %% nbgrader={"grade_id": "p1-joint", "solution": true}
+def mixture_log_joint(x: Tensor, theta: DiagonalMixture) -> Tensor:
+    """log p(x_n, component k), nats. x (N, D); theta: logits (K,), mu and log_prec (K, D). Returns (N, K)."""
+    ### BEGIN SOLUTION
+    offset = x[:, None] - theta.mu  # (N, K, D)
+    quadratic = (offset.square() * theta.log_prec.exp()).sum(-1)  # (N, K)
+    log_volume = (theta.log_prec - math.log(2 * math.pi)).sum(-1)  # (K,)
+    return theta.logits.log_softmax(-1) + 0.5 * (log_volume - quadratic)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p1-joint-test", "grade": true, "points": 2} course={"tests": ["mixture_log_joint"]} cellView="form"
+# @title Visible test, 2 points: against torch.distributions, with logits that are not normalised
+from torch.distributions import Normal
+
+
+def check_p1_joint() -> None:
+    rng = test_rng("p1-joint")
+    draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    x, theta = 2 * draw(6, 3), DiagonalMixture(2 * draw(4) + 1, draw(4, 3), 0.7 * draw(4, 3))
+
+    def joint(logits, log_sigma, mean=torch.sum):
+        return logits + mean(Normal(theta.mu, log_sigma.exp()).log_prob(x[:, None]), -1)
+
+    log_pi, log_sigma = theta.logits.log_softmax(-1), -theta.log_prec / 2
+    check_close(
+        "mixture_log_joint",
+        mixture_log_joint(x, theta),
+        joint(log_pi, log_sigma),
+        axes="N, K",
+        slips={
+            "the logits are used as they are: log pi is logits.log_softmax(-1)": joint(
+                theta.logits, log_sigma
+            ),
+            "the shares are left out: add log pi": joint(0, log_sigma),
+            "pi is added and not its logarithm": joint(log_pi.exp(), log_sigma),
+            "log_prec is taken for a log-variance: the variance is exp(-log_prec)": joint(
+                log_pi, -log_sigma
+            ),
+            "exp(log_prec) is taken for 1/sigma: it is 1/sigma^2": joint(log_pi, -theta.log_prec),
+            "the dimensions are averaged: log-densities of independent coordinates add up": joint(
+                log_pi, log_sigma, torch.mean
+            ),
+            "the log-determinant has no factor 1/2": joint(log_pi, log_sigma)
+            + 0.5 * theta.log_prec.sum(-1),
+            "the log-determinant (half the sum of log_prec) is missing": joint(log_pi, log_sigma)
+            - 0.5 * theta.log_prec.sum(-1),
+            "D/2 log(2 pi) is missing": joint(log_pi, log_sigma) + 1.5 * math.log(2 * math.pi),
+            "log(2 pi) is counted once and not once for each dimension": joint(log_pi, log_sigma)
+            + math.log(2 * math.pi),
+        },
+        look="log pi_k + 1/2 sum_d [log_prec - log(2 pi) - prec (x - mu)^2]",
+    )
+
+
+check_p1_joint()
+
+# %% nbgrader={"grade_id": "p1-joint-hidden", "grade": true, "points": 1} course={"tests": ["mixture_log_joint"]}
+# Hidden test: one component, one dimension, many dimensions, single precision
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import diagonal_log_joint
+
+
+def check_p1_joint_corners() -> None:
+    for n, k, d in [(5, 1, 1), (7, 3, 1), (1, 2, 40)]:
+        rng = test_rng(f"p1-joint-hidden-{n}{k}{d}")
+        x = normal(rng, n, d)
+        theta = DiagonalMixture(normal(rng, k), normal(rng, k, d), 0.5 * normal(rng, k, d))
+        expected = diagonal_log_joint(x, *theta)
+        check_close(f"N, K, D = {n}, {k}, {d}", mixture_log_joint(x, theta), expected)
+    half = DiagonalMixture(*(v.float() for v in theta))
+    check_close("single precision", mixture_log_joint(x.float(), half), expected.float())
+
+
+check_p1_joint_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 1.2 The log-likelihood of a point far from everything (1 + 1 points)
+#
+# `log(sum(exp(...)))` is correct on paper and returns $-\infty$ in the computer as soon as a point lies about 39
+# standard deviations from every component, because $e^{-746}$ is zero in double precision (in single precision it takes
+# 15). One outlier then ruins the whole likelihood. Write it so that it cannot happen.
+
+
+# %% nbgrader={"grade_id": "p1-loglik", "solution": true}
+def mixture_log_prob(log_joint: Tensor) -> Tensor:
+    """log p(x_n), nats, finite wherever the table is. log_joint (N, K), as in 1.1. Returns (N,)."""
+    ### BEGIN SOLUTION
+    return log_joint.logsumexp(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p1-loglik-test", "grade": true, "points": 1} course={"tests": ["mixture_log_prob"]} cellView="form"
+# @title Visible test, 1 point: usual values, and values that no exp() survives
+def check_p1_loglik() -> None:
+    rng = test_rng("p1-loglik")
+    table = 3 * torch.randn(5, 4, generator=rng, dtype=torch.float64)
+    expected = table.exp().sum(-1).log()  # safe for these values
+    check_close(
+        "mixture_log_prob",
+        mixture_log_prob(table),
+        expected,
+        axes="N",
+        slips={
+            "the log-densities themselves are added: add the densities": table.sum(-1),
+            "the densities are added and the logarithm is missing": table.exp().sum(-1),
+            "the components are averaged: log pi_k is in the table already": expected - math.log(4),
+            "only the largest component counts": table.max(-1).values,
+            "the sum runs over the points: it must run over the components": table.exp()
+            .sum(0)
+            .log(),
+        },
+        look="log of the sum over k of exp(log_joint[n, k])",
+    )
+    check_close(
+        "mixture_log_prob of a far point",
+        mixture_log_prob(table - 5000),
+        expected - 5000,
+        look="take the largest entry of a row out of the sum; torch has a function for it",
+        slips={"the largest entry is taken out and not put back": expected - table.max(-1).values},
+    )
+
+
+check_p1_loglik()
+
+# %% nbgrader={"grade_id": "p1-loglik-hidden", "grade": true, "points": 1} course={"tests": ["mixture_log_prob"]}
+# Hidden test: rows of very different size, components that are impossible, the gradient
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import log_sum_exp
+
+
+def check_p1_loglik_corners() -> None:
+    rng = test_rng("p1-loglik-hidden")
+    table = torch.randn(6, 3, generator=rng, dtype=torch.float64)
+    table = (
+        table + torch.tensor([-1e5, -800.0, 0.0, 30.0, 900.0, 1e5], dtype=torch.float64)[:, None]
+    )
+    check_close("rows of different size", mixture_log_prob(table), log_sum_exp(table))
+    table[:, 1] = -math.inf
+    check_close("an impossible component", mixture_log_prob(table), log_sum_exp(table))
+    _, (grad,) = vjp(mixture_log_prob, (table[:, [0, 2]],), torch.ones(6, dtype=torch.float64))
+    check_close("the gradient", grad, (table[:, [0, 2]] - log_sum_exp(table)[:, None]).exp())
+
+
+check_p1_loglik_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 1.3 Whose point is it? (1 + 1 points)
+#
+# The responsibilities are the posterior of the component given the point: Bayes' rule on the same table.
+
+
+# %% nbgrader={"grade_id": "p1-resp", "solution": true}
+def responsibilities(log_joint: Tensor) -> Tensor:
+    """p(component k | x_n), finite wherever the table is. log_joint (N, K). Returns (N, K), rows sum to one."""
+    ### BEGIN SOLUTION
+    return log_joint.softmax(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p1-resp-test", "grade": true, "points": 1} course={"tests": ["responsibilities"]} cellView="form"
+# @title Visible test, 1 point: Bayes' rule
+def check_p1_resp() -> None:
+    rng = test_rng("p1-resp")
+    table = 2 * torch.randn(5, 4, generator=rng, dtype=torch.float64)
+    p = table.exp()
+    check_close(
+        "responsibilities",
+        responsibilities(table),
+        p / p.sum(-1, keepdim=True),
+        axes="N, K",
+        slips={
+            "it is normalised over the points: every ROW must sum to one": p / p.sum(0),
+            "the logarithm is returned: take exp()": (p / p.sum(-1, keepdim=True)).log(),
+            "it is normalised over the whole table": p / p.sum(),
+            "the joint densities are not normalised": p,
+            "every point is given to one component alone: these are soft assignments": F.one_hot(
+                table.argmax(-1), 4
+            ).double(),
+        },
+        look="p(k | x) = p(x, k) / sum over j of p(x, j)",
+    )
+
+
+check_p1_resp()
+
+# %% nbgrader={"grade_id": "p1-resp-hidden", "grade": true, "points": 1} course={"tests": ["responsibilities"]}
+# Hidden test: points far from every component, impossible components, one component
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import log_sum_exp
+
+
+def check_p1_resp_corners() -> None:
+    rng = test_rng("p1-resp-hidden")
+    table = torch.randn(5, 3, generator=rng, dtype=torch.float64)
+    table = table + torch.tensor([-2e4, -900.0, 0.0, 1e3, 2e4], dtype=torch.float64)[:, None]
+    expected = (table - log_sum_exp(table)[:, None]).exp()
+    check_close("far points", responsibilities(table), expected)
+    table[2, 0] = -math.inf
+    expected = (table - log_sum_exp(table)[:, None]).exp()
+    check_close("an impossible component", responsibilities(table), expected)
+    check_close("one component", responsibilities(table[:, 1:2]), torch.ones(5, 1).double())
+
+
+check_p1_resp_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 1.4 The M-step with counts (2 + 1 points)
+#
+# Maximise $\sum_n w_n \sum_k r_{nk} \log p_\theta(x_n, k)$ over $\theta$ with the responsibilities held fixed: three
+# weighted averages. So that no component can shrink onto a single cell, a variance below `floor` is raised to it. A
+# count of 3 must act exactly as three equal points.
+
+
+# %% nbgrader={"grade_id": "p1-mstep", "solution": true}
+def m_step(x: Tensor, w: Tensor, r: Tensor, floor: float) -> DiagonalMixture:
+    """The mixture that maximises the expected log-likelihood; variances are about the NEW means.
+
+    x (N, D); w (N,) counts, zero or positive; r (N, K) responsibilities; floor: the smallest variance allowed.
+    Returns logits (K,) (up to a constant), mu (K, D), log_prec (K, D).
+    """
+    ### BEGIN SOLUTION
+    soft = w[:, None] * r  # (N, K)
+    n = soft.sum(0)  # (K,)
+    mu = soft.T @ x / n[:, None]
+    offset = x[:, None] - mu  # (N, K, D)
+    var = (soft[..., None] * offset.square()).sum(0) / n[:, None]
+    return DiagonalMixture(n.log(), mu, -var.clamp_min(floor).log())
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p1-mstep-test", "grade": true, "points": 2} course={"tests": ["m_step"]} cellView="form"
+# @title Visible test, 2 points: numpy's weighted averages, one component at a time
+import numpy as np
+
+
+def check_p1_mstep() -> None:
+    rng = test_rng("p1-mstep")
+    draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    x, r = 2 * draw(30, 2) + 1, (2 * draw(30, 3)).softmax(-1)
+    w = torch.randint(1, 6, (30,), generator=rng).double()
+
+    def averages(weights, about=None):
+        mu = np.stack([np.average(x, axis=0, weights=a) for a in weights.T])
+        about = mu if about is None else about
+        square = [np.average((x - m) ** 2, axis=0, weights=a) for m, a in zip(about, weights.T)]
+        return torch.tensor(mu), -torch.tensor(np.stack(square)).log()
+
+    soft = w[:, None] * r
+    mu, log_prec = averages(soft)
+    n, lone_n = soft.sum(0), r.sum(0)
+    got = m_step(x, w, r, 1e-6)
+    check_named("m_step", got, DiagonalMixture)
+    check_close(
+        "m_step, shares",
+        got.logits.softmax(-1),
+        n / n.sum(),
+        axes="K",
+        slips={
+            "the counts w are ignored": lone_n / lone_n.sum(),
+            "shares are returned where logits are asked for: take their logarithm": (
+                n / n.sum()
+            ).softmax(-1),
+            "all shares are equal": torch.ones(3).double() / 3,
+        },
+        look="share of k = sum_n w_n r_nk / sum_n w_n; logits are its logarithm",
+    )
+    check_close(
+        "m_step, mu",
+        got.mu,
+        mu,
+        axes="K, D",
+        slips={
+            "the counts w are ignored": averages(r)[0],
+            "the sum is divided by the number of points: divide by sum_n w_n r_nk": mu
+            * n[:, None]
+            / 30,
+            "the sum is divided by the sum of the counts: divide by sum_n w_n r_nk": mu
+            * n[:, None]
+            / w.sum(),
+            "the counts are in the denominator only": (r.T @ x) / n[:, None],
+            "the counts are in the numerator only": (soft.T @ x) / lone_n[:, None],
+        },
+        look="mu_k = sum_n w_n r_nk x_n / sum_n w_n r_nk",
+    )
+    mean_square = averages(soft, about=np.zeros((3, 2)))[1]
+    check_close(
+        "m_step, log_prec",
+        got.log_prec,
+        log_prec,
+        axes="K, D",
+        slips={
+            "the counts w are ignored": averages(r)[1],
+            "it is the log-variance: the log-precision is minus that": -log_prec,
+            "it is the precision: take its logarithm": log_prec.exp(),
+            "it is the log of 1/sigma, half of what is asked": log_prec / 2,
+            "the squares are not taken about the mean": mean_square,
+            "the squares are taken about the mean of all data": averages(
+                soft, about=np.tile(np.average(x, axis=0, weights=w), (3, 1))
+            )[1],
+            "the sum is divided by sum_n w_n - 1 and the like: maximum likelihood has no -1": -(
+                (-log_prec).exp() * (n / (n - 1))[:, None]
+            ).log(),
+            "all components get one common variance": -(
+                ((-log_prec).exp() * n[:, None]).sum(0, keepdim=True) / n.sum()
+            )
+            .log()
+            .expand(3, 2),
+            "one variance serves all dimensions": -(-log_prec)
+            .exp()
+            .mean(-1, keepdim=True)
+            .log()
+            .expand(3, 2),
+        },
+        look="var_kd = sum_n w_n r_nk (x_nd - mu_kd)^2 / sum_n w_n r_nk; log_prec = -log var",
+    )
+
+
+check_p1_mstep()
+
+
+# %% nbgrader={"grade_id": "p1-mstep-hidden", "grade": true, "points": 1} course={"tests": ["m_step"]}
+# Hidden test: a count of 3 is three points; the floor; data far from the origin
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_p1_mstep_corners() -> None:
+    rng = test_rng("p1-mstep-hidden")
+    draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    x, r = draw(12, 3), (2 * draw(12, 2)).softmax(-1)
+    w = torch.randint(0, 4, (12,), generator=rng)
+    one = torch.ones(int(w.sum())).double()
+    split = m_step(x.repeat_interleave(w, 0), one, r.repeat_interleave(w, 0), 1e-6)
+    whole = m_step(x, w.double(), r, 1e-6)
+    check_close("counts, shares", whole.logits.softmax(-1), split.logits.softmax(-1))
+    check_close("counts, mu", whole.mu, split.mu)
+    check_close("counts, log_prec", whole.log_prec, split.log_prec)
+    moved = m_step(x + 1e6, w.double(), r, 1e-6)
+    check_close("data far from the origin", moved.log_prec, whole.log_prec, rtol=1e-5, atol=1e-5)
+    raised = m_step(x, w.double(), r, 0.5)
+    check_close("the floor", raised.log_prec, whole.log_prec.clamp_max(math.log(2.0)))
+
+
+check_p1_mstep_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 1.5 EM, put together (2 + 1 points)
+#
+# Alternate the two steps, with your own functions of 1.1 to 1.4. Record $L(\theta)$ **before** every update: the record
+# must never go down, and that is the first thing to look at when an EM algorithm misbehaves.
+
+
+# %% nbgrader={"grade_id": "p1-em", "solution": true}
+def run_em(x: Tensor, w: Tensor, theta: DiagonalMixture, steps: int, floor: float) -> EMRun:
+    """EM from `theta` for `steps` updates. x (N, D); w (N,) counts. Uses the functions of 1.1 to 1.4."""
+    ### BEGIN SOLUTION
+    log_lik = []
+    for _ in range(steps):
+        log_joint = mixture_log_joint(x, theta)
+        log_lik.append((w * mixture_log_prob(log_joint)).sum() / w.sum())
+        theta = m_step(x, w, responsibilities(log_joint), floor)
+    return EMRun(theta, torch.stack(log_lik))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p1-em-test", "grade": true, "points": 2} course={"tests": ["run_em"], "depends": ["p1-joint", "p1-loglik", "p1-resp", "p1-mstep"]} cellView="form"
+# @title Visible test, 2 points: one component needs one update; the record rises and has the right first value
+def check_p1_em() -> None:
+    rng = test_rng("p1-em")
+    draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    x = draw(40, 2) * torch.tensor([1.0, 3.0]) + 2
+    w = torch.randint(1, 5, (40,), generator=rng).double()
+    one = DiagonalMixture(torch.zeros(1).double(), draw(1, 2), draw(1, 2))
+    lone = run_em(x, w, one, 2, 1e-6)
+    check_that(
+        "run_em",
+        isinstance(lone, EMRun),
+        "expected an EMRun(theta, log_lik), as the docstring says",
+    )
+    check_named("run_em, theta", lone.theta, DiagonalMixture)
+    mean = (w[:, None] * x).sum(0) / w.sum()
+    var = (w[:, None] * (x - mean) ** 2).sum(0) / w.sum()
+    check_close("run_em with one component, mu", lone.theta.mu, mean[None], axes="K, D")
+    check_close("run_em with one component, log_prec", lone.theta.log_prec, -var.log()[None])
+    log_p = lambda m, sigma: torch.distributions.Normal(m, sigma).log_prob(x).sum(-1)
+    before = torch.stack([log_p(one.mu, (-one.log_prec / 2).exp()), log_p(mean, var.sqrt())])
+    record = (before * w).sum(1) / w.sum()
+    check_close(
+        "run_em, log_lik",
+        lone.log_lik,
+        record,
+        axes="steps",
+        slips={
+            "the record is taken after each update: take it before": record[[1, 1]],
+            "the points are averaged without their counts": before.mean(1),
+            "the sum is not divided by the sum of the counts": (before * w).sum(1),
+            "every step uses the responsibilities of the start": record[[0, 0]],
+        },
+        look="L(theta) = sum_n w_n log p(x_n) / sum_n w_n, before every update",
+    )
+    start = DiagonalMixture(torch.zeros(3).double(), x[:3], torch.zeros(3, 2).double())
+    rise = run_em(x, w, start, 20, 1e-2).log_lik.diff()
+    check_that(
+        "run_em",
+        bool((rise > -1e-10).all()),
+        f"the log-likelihood must never go down, and falls by {-rise.min():.3g} at update "
+        f"{int(rise.argmin()) + 1}. Are the variances about the new means? Is the E-step repeated?",
+    )
+
+
+check_p1_em()
+
+# %% nbgrader={"grade_id": "p1-em-hidden", "grade": true, "points": 1} course={"tests": ["run_em"], "depends": ["p1-joint", "p1-loglik", "p1-resp", "p1-mstep"]}
+# Hidden test: the parameters after several updates, against another library
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import em_by_sklearn
+
+
+def check_p1_em_corners() -> None:
+    rng = test_rng("p1-em-hidden")
+    draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    x = torch.cat([draw(40, 2) - 2, 0.5 * draw(40, 2) + 1, draw(40, 2) * torch.tensor([0.3, 2.0])])
+    w = torch.randint(1, 4, (120,), generator=rng)
+    start = DiagonalMixture(torch.tensor([0.5, 1.0, 1.5]).double(), draw(3, 2), 0.2 * draw(3, 2))
+    theta = run_em(x, w.double(), start, 7, 1e-9).theta
+    shares, mu, var = em_by_sklearn(x, w, *start, steps=7)
+    check_close("shares after 7 updates", theta.logits.softmax(-1), shares, rtol=1e-5)
+    check_close("mu after 7 updates", theta.mu, mu, rtol=1e-5, atol=1e-6)
+    check_close("log_prec after 7 updates", theta.log_prec, -var.log(), rtol=1e-5, atol=1e-6)
+
+
+check_p1_em_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 1.6 EM against gradient descent from one start (2 points, marked by a person)
+#
+# The detector counted 20,000 hits of a mixture of three Gaussians, one of them long and thin. The next cell bins them, and
+# the one after that follows the gradient (Adam on logits, means and log-precisions: all of $\mathbb R^n$, so nothing
+# needs a constraint) from the same start as your EM.
+
+
+# %% tags=["data"]
+def detector_counts(n: int, cell: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """n hits of a fixed mixture in 2-D on a grid of width `cell`: places (N, 2) and counts (N,), float64."""
+    mu = torch.tensor([[-2.0, 0.0], [1.5, 1.5], [2.0, -2.0]], dtype=torch.float64)
+    sigma = torch.tensor([[0.25, 1.5], [0.8, 0.8], [0.5, 0.3]], dtype=torch.float64)
+    shares = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
+    k = torch.multinomial(shares, n, replacement=True, generator=rng)
+    x = mu[k] + sigma[k] * torch.randn(n, 2, generator=rng, dtype=torch.float64)
+    places, counts = ((x / cell).round() * cell).unique(dim=0, return_counts=True)
+    return places, counts.double()
+
+
+hits, counts = detector_counts(20_000, 0.1, torch.Generator().manual_seed(SEED))
+start = DiagonalMixture(
+    torch.zeros(3).double(),
+    torch.tensor([[-1.0, -1.0], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float64),
+    torch.zeros(3, 2).double(),
+)
+print(f"{int(counts.sum())} hits in {len(counts)} cells, the fullest has {int(counts.max())}")
+
+
+# %% tags=["train"]
+def gradient_run(x: Tensor, w: Tensor, theta: DiagonalMixture, steps: int, lr: float) -> EMRun:
+    """Adam on the weighted log-likelihood; the same record as run_em."""
+    leaves = [v.clone().requires_grad_() for v in theta]
+    opt = torch.optim.Adam(leaves, lr=lr)
+    log_lik = []
+    for _ in range(steps):
+        opt.zero_grad()
+        value = (
+            w * mixture_log_prob(mixture_log_joint(x, DiagonalMixture(*leaves)))
+        ).sum() / w.sum()
+        (-value).backward()
+        opt.step()
+        log_lik.append(value.detach())
+    return EMRun(DiagonalMixture(*(v.detach() for v in leaves)), torch.stack(log_lik))
+
+
+by_em = run_em(hits, counts, start, MIXTURE_STEPS, 1e-3)
+by_gradient = {lr: gradient_run(hits, counts, start, MIXTURE_STEPS, lr) for lr in (0.01, 0.1)}
+for name, run in {"EM": by_em, **by_gradient}.items():
+    print(f"{name!s:>5}: L = {run.log_lik[-1]:.4f} nats per hit after {MIXTURE_STEPS} updates")
+
+# %% [markdown]
+# **Figure (1 point).** Two panels: $L(\theta)$ against the number of updates for EM and for both learning rates, with an
+# axis on which the differences can be seen; and the hits with the components of the EM solution drawn as ellipses (or the
+# density as contours) over them. *Full mark: both panels, axes labelled with units, curves named, a title that says what
+# is to be seen. Half: one panel, or both without labels.*
+
+# %% nbgrader={"grade_id": "p1-figure", "grade": true, "solution": true, "points": 1} tags=["train"]
+### BEGIN SOLUTION
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+best = max(run.log_lik.max() for run in [by_em, *by_gradient.values()])
+left.plot(best - by_em.log_lik + 1e-6, color="black", label="EM")
+for lr, run in by_gradient.items():
+    left.plot(best - run.log_lik + 1e-6, label=f"Adam, rate {lr}")
+left.set(yscale="log", xlabel="updates", ylabel="best L minus L, nats per hit")
+left.set_title("EM needs no rate and falls at once", fontsize=10)
+left.legend(fontsize=8)
+right.scatter(*hits.T, s=counts.sqrt(), color="grey", alpha=0.4, lw=0)
+angle = torch.linspace(0, 2 * math.pi, 100, dtype=torch.float64)
+for m, sigma in zip(by_em.theta.mu, (-by_em.theta.log_prec / 2).exp()):
+    for s in (1, 2):
+        right.plot(m[0] + s * sigma[0] * angle.cos(), m[1] + s * sigma[1] * angle.sin(), "C0")
+right.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+right.set_title("One and two standard deviations of each component", fontsize=10)
+fig.tight_layout()
+### END SOLUTION
+
+# %% [markdown]
+# **Discussion (1 point).** In three to five sentences: which of the two needs fewer updates here, and what does one update
+# cost in each? What would happen to each of them with `floor = 0` and a component that starts on a single hit? *Full mark:
+# the comparison is read off your own figure, with numbers; the singular component is explained (the likelihood is
+# unbounded; EM gets there in a few updates, the gradient more slowly). Half: one of the two.*
+
+# %% [markdown] nbgrader={"grade_id": "p1-discussion", "grade": true, "solution": true, "points": 1}
+# Every EM update is a closed-form maximisation of a lower bound that touches the likelihood, so it needs no rate and no
+# update makes things worse: after 20 updates it is within $10^{-5}$ nats of its limit. Adam with rate 0.1 needs about 90
+# updates for $10^{-3}$ and then oscillates; with rate 0.01 it is still 0.23 nats away after all 200. Each update is one
+# pass over the $N \times K$ table; the gradient needs the backward pass as well. With `floor = 0` a component that owns a
+# single cell can let its variance go to zero: the density there, and with it the likelihood, grows without bound. EM
+# jumps towards that in a few updates, since the M-step sets the variance to that of the points it is responsible for;
+# gradient descent on the log-precision gets there as well, only more slowly. A maximum of the likelihood does not exist;
+# the floor (or a prior on the precisions) makes the problem well posed.
+
+# %% [markdown]
+# # Problem 2: sampling an energy and learning one (15 points)
+#
+# An energy-based model knows its density only up to a constant, $p(x) = e^{-E(x)}/Z$. In this problem the density may
+# also have a **temperature** $T$, $p_T(x) \propto e^{-E(x)/T}$, and the samplers a **preconditioner** $a$, one positive
+# number for each coordinate, which lets them take longer steps where the density is wide. At $T = 1$, $a = 1$ you have
+# what the lecture shows. Letters: `N` draws, `D` dimensions.
+#
+# ### 2.1 Weights that add up to one (1 + 1 points)
+#
+# Draws $x_n \sim q$ stand for draws from $p = \tilde p / Z$ if each carries a weight proportional to
+# $\tilde p(x_n)/q(x_n)$. $\tilde p$ is unnormalised, so its logarithm may be of any size: 2000 as well as -2000.
+
+
+# %% nbgrader={"grade_id": "p2-weights", "solution": true}
+def importance_weights(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Self-normalised weights, they sum to one. log_p unnormalised, log_q (N,), nats. Returns (N,)."""
+    ### BEGIN SOLUTION
+    return (log_p - log_q).softmax(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-weights-test", "grade": true, "points": 1} course={"tests": ["importance_weights"]} cellView="form"
+# @title Visible test, 1 point: the definition, and a log-density of size 2000
+def check_p2_weights() -> None:
+    rng = test_rng("p2-weights")
+    log_p, log_q = torch.randn(2, 8, generator=rng, dtype=torch.float64)
+    ratio = (log_p - log_q).exp()
+    check_close(
+        "importance_weights",
+        importance_weights(log_p, log_q),
+        ratio / ratio.sum(),
+        axes="N",
+        slips={
+            "the weights are not normalised: they must sum to one": ratio,
+            "they are normalised to mean one: the sum must be one": ratio / ratio.mean(),
+            "p and q are exchanged": (1 / ratio) / (1 / ratio).sum(),
+            "q is left out": log_p.exp() / log_p.exp().sum(),
+            "the logarithms are divided: subtract them": (log_p / log_q) / (log_p / log_q).sum(),
+            "it is the logarithm of the weights": (ratio / ratio.sum()).log(),
+        },
+        look="w_n = r_n / sum r, r_n = exp(log_p - log_q)",
+    )
+    check_close(
+        "importance_weights, log_p of size 2000",
+        importance_weights(log_p + 2000, log_q),
+        ratio / ratio.sum(),
+        look="exp(2000) is infinite: take the largest log-ratio out first; it cancels",
+    )
+
+
+check_p2_weights()
+
+
+# %% nbgrader={"grade_id": "p2-weights-hidden", "grade": true, "points": 1} course={"tests": ["importance_weights"]}
+# Hidden test: an expectation under p, points where p vanishes, tiny densities
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_p2_weights_corners() -> None:
+    rng = test_rng("p2-weights-hidden")
+    x = 2 * torch.randn(4000, generator=rng, dtype=torch.float64)
+    log_p, log_q = -0.5 * (x - 1) ** 2 - 3000, -0.125 * x**2 - math.log(2)
+    w = importance_weights(log_p, log_q)
+    check_close("the sum of the weights", w.sum(), torch.ones(()).double())
+    error = (w.square() * (x - 1.0) ** 2).sum().sqrt()  # delta method
+    check_that(
+        "a mean by importance sampling",
+        bool(((w * x).sum() - 1.0).abs() < 6 * error),
+        "the weighted mean is more than six standard errors from the exact one, which is 1",
+    )
+    log_p[:10] = -math.inf
+    check_close(
+        "points where p vanishes", importance_weights(log_p, log_q)[:10], torch.zeros(10).double()
+    )
+
+
+check_p2_weights_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.2 How many draws are they worth? (1 point)
+#
+# If one weight is 0.99, a thousand draws are worth hardly more than one. The usual measure is
+# $\mathrm{ESS} = (\sum_n w_n)^2 / \sum_n w_n^2$, from the *logarithms* of weights that need not be normalised.
+
+
+# %% nbgrader={"grade_id": "p2-ess", "solution": true}
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2, between 1 and N. log_w (N,), any additive constant. Returns a scalar tensor."""
+    ### BEGIN SOLUTION
+    return (2 * log_w.logsumexp(-1) - (2 * log_w).logsumexp(-1)).exp()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-ess-test", "grade": true, "points": 1} course={"tests": ["effective_sample_size"]} cellView="form"
+# @title Visible test, 1 point: the definition; equal weights; a constant of 1000
+def check_p2_ess() -> None:
+    rng = test_rng("p2-ess")
+    log_w = torch.randn(9, generator=rng, dtype=torch.float64)
+    w = log_w.exp()
+    expected = w.sum() ** 2 / w.square().sum()
+    check_close(
+        "effective_sample_size",
+        effective_sample_size(log_w),
+        expected,
+        slips={
+            "it is divided by N: that is the efficiency": expected / 9,
+            "it is the inverse": 1 / expected,
+            "it is computed from log_w as if they were the weights": log_w.sum() ** 2
+            / log_w.square().sum(),
+            "sum w is not squared": w.sum() / w.square().sum(),
+            "it is the perplexity of the weights, another measure": (
+                -(log_w.log_softmax(0) * log_w.softmax(0)).sum()
+            ).exp(),
+        },
+        look="two sums of exponentials, both in logarithms",
+    )
+    check_close(
+        "effective_sample_size of 7 equal weights",
+        effective_sample_size(torch.full((7,), -1000.0).double()),
+        torch.tensor(7.0).double(),
+        look="exp(-1000) is zero: stay in logarithms until the last step",
+    )
+
+
+check_p2_ess()
+
+# %% [markdown]
+# ### 2.3 The constant itself (1 point)
+#
+# The same draws estimate $Z = \int \tilde p(x)\,dx = \mathbb E_q[\tilde p(x)/q(x)]$ without bias. You return $\log$ of
+# that estimate.
+
+
+# %% nbgrader={"grade_id": "p2-logz", "solution": true}
+def log_normaliser(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """log of the importance-sampling estimate of Z. log_p unnormalised, log_q (N,), nats. Returns a scalar."""
+    ### BEGIN SOLUTION
+    return (log_p - log_q).logsumexp(-1) - math.log(len(log_p))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-logz-test", "grade": true, "points": 1} course={"tests": ["log_normaliser"]} cellView="form"
+# @title Visible test, 1 point: the definition; constants of any size; a Gaussian energy
+def check_p2_logz() -> None:
+    rng = test_rng("p2-logz")
+    log_p, log_q = torch.randn(2, 6, generator=rng, dtype=torch.float64)
+    ratio = (log_p - log_q).exp()
+    check_close(
+        "log_normaliser",
+        log_normaliser(log_p, log_q),
+        ratio.mean().log(),
+        slips={
+            "log N is not subtracted: it is a mean, not a sum": ratio.sum().log(),
+            "it is the mean of the logarithms, a lower bound: average first": (
+                log_p - log_q
+            ).mean(),
+            "the logarithm is missing": ratio.mean(),
+            "p and q are exchanged": (1 / ratio).mean().log(),
+            "q is left out": log_p.exp().mean().log(),
+        },
+        look="log of the mean of exp(log_p - log_q)",
+    )
+    for constant in (-3000.0, 3000.0):
+        check_close(
+            f"log_normaliser of p = exp({constant:g}) q",
+            log_normaliser(log_q + constant, log_q),
+            torch.tensor(constant, dtype=torch.float64),
+            look="exp() leaves the range of the numbers: stay in logarithms until the end",
+        )
+    x = 1.2 * torch.randn(20_000, 10, generator=rng, dtype=torch.float64)
+    wide = torch.distributions.Normal(0.0, 1.2).log_prob(x).sum(-1)
+    log_ratio = -0.5 * x.square().sum(-1) - wide - 5 * math.log(2 * math.pi)  # log Z is known
+    error = log_ratio.exp().std() / 20_000**0.5
+    off = log_normaliser(-0.5 * x.square().sum(-1), wide) - 5 * math.log(2 * math.pi)
+    check_that(
+        "log_normaliser of exp(-|x|^2 / 2) in ten dimensions",
+        bool(off.abs() < 6 * error),
+        f"it is {off:.3g} from 5 log(2 pi), more than six standard errors ({6 * error:.3g})",
+    )
+
+
+check_p2_logz()
+
+# %% [markdown]
+# ### 2.4 Rejection (1 + 1 points)
+#
+# With an envelope $\tilde p(x) \le M q(x)$, keep $x \sim q$ with probability $\tilde p(x) / (M q(x))$. The uniform
+# numbers $u$ are given. If the ratio is above one somewhere, the envelope is wrong and the draws would be too: then raise
+# a `ValueError` (a relative excess of $10^{-9}$ is rounding).
+
+
+# %% nbgrader={"grade_id": "p2-reject", "solution": true}
+def accept(log_p: Tensor, log_q: Tensor, log_m: float, u: Tensor) -> Tensor:
+    """Which draws of q to keep. log_p, log_q (N,), nats; log_m = log M; u (N,) in (0, 1). Returns (N,) bool.
+
+    Raises ValueError where p exceeds M q by more than a factor 1 + 1e-9.
+    """
+    ### BEGIN SOLUTION
+    log_ratio = log_p - log_q - log_m
+    if (log_ratio > 1e-9).any():
+        raise ValueError(f"M is too small: p exceeds M q by exp({log_ratio.max():.3g})")
+    return u.log() < log_ratio
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-reject-test", "grade": true, "points": 1} course={"tests": ["accept"]} cellView="form"
+# @title Visible test, 1 point: 200 decisions for given uniform numbers
+def check_p2_reject() -> None:
+    rng = test_rng("p2-reject")
+    log_q = torch.randn(200, generator=rng, dtype=torch.float64)
+    log_p = log_q - torch.rand(200, generator=rng, dtype=torch.float64) * 3
+    u = torch.rand(200, generator=rng, dtype=torch.float64)
+    chance = (log_p - log_q - 0.5).exp()
+    check_close(
+        "accept",
+        accept(log_p, log_q, 0.5, u),
+        u < chance,
+        axes="N",
+        slips={
+            "the decision is the wrong way round: keep where u is SMALL": u >= chance,
+            "log_m is left out": u < (log_p - log_q).exp(),
+            "M is taken for log M: subtract log_m as it is": u < (log_p - log_q).exp() / 0.5,
+            "u is compared with the logarithm of the ratio: take log u": u < log_p - log_q - 0.5,
+            "every draw below the envelope is kept: u is not used": chance <= 1,
+        },
+        look="keep where u < p / (M q), in logarithms",
+    )
+
+
+check_p2_reject()
+
+
+# %% nbgrader={"grade_id": "p2-reject-hidden", "grade": true, "points": 1} course={"tests": ["accept"]}
+# Hidden test: an envelope that is too small is refused; unnormalised densities of any size
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_p2_reject_corners() -> None:
+    rng = test_rng("p2-reject-hidden")
+    log_q = torch.randn(100, generator=rng, dtype=torch.float64)
+    gap = torch.rand(100, generator=rng, dtype=torch.float64)
+    u = torch.rand(100, generator=rng, dtype=torch.float64)
+    kept = accept(log_q - gap - 4000, log_q, -4000.0, u)
+    check_close("densities of size exp(-4000)", kept, u < (-gap).exp())
+    check_close(
+        "M exact at one draw",
+        accept(log_q - gap + gap.min(), log_q, 0.0, u),
+        u < (gap.min() - gap).exp(),
+    )
+    try:
+        accept(log_q - gap + gap.min() + 1e-3, log_q, 0.0, u)
+        refused = False
+    except Exception as error:
+        refused = "ValueError" in type(error).__name__ + str(error)
+    check_that("accept", refused, "p exceeds M q at one draw: a ValueError was expected")
+
+
+check_p2_reject_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.5 A Langevin step (1 + 1 points)
+#
+# The Euler step of the diffusion that leaves $p_T$ invariant, with step size $h$ and preconditioner $a$:
+# $$\mathrm dX = -a\,\nabla E(X)\,\mathrm dt + \sqrt{2 a T}\,\mathrm dW.$$
+
+
+# %% nbgrader={"grade_id": "p2-langevin", "solution": true}
+def langevin_step(x: Tensor, grad: Tensor, a: Tensor, h: float, temp: float, eps: Tensor) -> Tensor:
+    """One unadjusted Langevin step for exp(-E/T). x, grad of E at x, eps (N, D); a (D,) > 0. Returns (N, D)."""
+    ### BEGIN SOLUTION
+    return x - h * a * grad + (2 * h * temp * a).sqrt() * eps
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-langevin-test", "grade": true, "points": 1} course={"tests": ["langevin_step"]} cellView="form"
+# @title Visible test, 1 point: drift and noise on random numbers
+def check_p2_langevin() -> None:
+    rng = test_rng("p2-langevin")
+    x, grad, eps = torch.randn(3, 5, 2, generator=rng, dtype=torch.float64)
+    a = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    h, temp = 0.1, 2.0
+    step = lambda drift, noise: x + drift * grad + noise * eps
+    check_close(
+        "langevin_step",
+        langevin_step(x, grad, a, h, temp, eps),
+        step(-h * a, (2 * h * temp * a) ** 0.5),
+        axes="N, D",
+        slips={
+            "it climbs the energy: the drift is MINUS the gradient": step(
+                h * a, (2 * h * temp * a) ** 0.5
+            ),
+            "the noise has no factor sqrt(2 h)": step(-h * a, (temp * a) ** 0.5),
+            "the noise has h where sqrt(h) belongs": step(-h * a, h * (2 * temp * a) ** 0.5),
+            "the 2 under the root is missing": step(-h * a, (h * temp * a) ** 0.5),
+            "the temperature is left out": step(-h * a, (2 * h * a) ** 0.5),
+            "the root is not taken of the temperature": step(-h * a, temp * (2 * h * a) ** 0.5),
+            "the root is not taken of the preconditioner": step(-h * a, a * (2 * h * temp) ** 0.5),
+            "the preconditioner is missing in the noise": step(-h * a, (2 * h * temp) ** 0.5),
+            "the preconditioner is missing in the drift": step(-h, (2 * h * temp * a) ** 0.5),
+            "the drift is divided by the temperature": step(
+                -h * a / temp, (2 * h * temp * a) ** 0.5
+            ),
+            "the step is h/2, another convention": step(-h * a / 2, (h * temp * a) ** 0.5),
+            "the noise is left out": step(-h * a, 0),
+        },
+        look="x - h a grad + sqrt(2 h T a) eps",
+    )
+
+
+check_p2_langevin()
+
+# %% nbgrader={"grade_id": "p2-langevin-hidden", "grade": true, "points": 1} course={"tests": ["langevin_step"]}
+# Hidden test: the exact stationary variance of 4000 chains on a quadratic energy
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import langevin_variance
+
+
+def check_p2_langevin_corners() -> None:
+    rng = test_rng("p2-langevin-hidden")
+    curvature = torch.tensor([1.0, 25.0], dtype=torch.float64)
+    a, h, temp = 1 / curvature, 0.5, 0.7
+    var = langevin_variance(curvature, a, h, temp)
+    x = var.sqrt() * torch.randn(4000, 2, generator=rng, dtype=torch.float64)
+    for _ in range(12):
+        eps = torch.randn(4000, 2, generator=rng, dtype=torch.float64)
+        x = langevin_step(x, curvature * x, a, h, temp, eps)
+    check_close(
+        "the variance of the chains",
+        x.var(0) / var,
+        torch.ones(2).double(),
+        rtol=0,
+        atol=6 * (2 / 4000) ** 0.5,
+    )
+
+
+check_p2_langevin_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.6 The correction of Metropolis and Hastings (1 + 1 points)
+#
+# The Langevin step has the wrong stationary density because $h$ is finite. Take it as a *proposal* $x \to y$ and accept
+# with probability $\min(1, e^{r})$, where
+# $$r = \log\frac{p_T(y)\,q(x \mid y)}{p_T(x)\,q(y \mid x)},$$
+# and $q(y\mid x)$ is the Gaussian of 2.5. Its normalising constant cancels, the preconditioner does not.
+
+
+# %% nbgrader={"grade_id": "p2-ratio", "solution": true}
+def mala_log_ratio(
+    x: Tensor,
+    y: Tensor,
+    energy: tuple[Tensor, Tensor],
+    grad: tuple[Tensor, Tensor],
+    a: Tensor,
+    h: float,
+    temp: float,
+) -> Tensor:
+    """Log of the acceptance ratio r, (N,), not cut at zero. x, y (N, D); a (D,).
+
+    energy: E at x and at y, (N,) each; grad: the gradients of E at x and at y, (N, D) each.
+    """
+    ### BEGIN SOLUTION
+    energy_x, energy_y = energy
+    grad_x, grad_y = grad
+    log_q = lambda to, mean: -((to - mean).square() / (4 * h * temp * a)).sum(-1)
+    there = log_q(y, x - h * a * grad_x)
+    back = log_q(x, y - h * a * grad_y)
+    return (energy_x - energy_y) / temp + back - there
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-ratio-test", "grade": true, "points": 1} course={"tests": ["mala_log_ratio"]} cellView="form"
+# @title Visible test, 1 point: the definition with torch's Gaussian
+from torch.distributions import Normal
+
+
+def check_p2_ratio() -> None:
+    rng = test_rng("p2-ratio")
+    x, y, grad_x, grad_y = torch.randn(4, 5, 2, generator=rng, dtype=torch.float64)
+    energy_x, energy_y = torch.randn(2, 5, generator=rng, dtype=torch.float64)
+    a, h, temp = torch.tensor([0.5, 3.0], dtype=torch.float64), 0.3, 2.0
+
+    def ratio(a=a, temp=temp, var=2 * h * temp * a, sign=1.0):
+        log_q = lambda to, at, g: Normal(at - h * a * g, var**0.5).log_prob(to).sum(-1)
+        return (energy_x - energy_y) / temp + sign * (log_q(x, y, grad_y) - log_q(y, x, grad_x))
+
+    check_close(
+        "mala_log_ratio",
+        mala_log_ratio(x, y, (energy_x, energy_y), (grad_x, grad_y), a, h, temp),
+        ratio(),
+        axes="N",
+        slips={
+            "the proposal's densities are left out: that is right for symmetric proposals only": ratio(
+                sign=0.0
+            ),
+            "q(x | y) and q(y | x) are exchanged": ratio(sign=-1.0),
+            "the energies have the wrong sign: low energy is high density": ratio()
+            + 2 * (energy_y - energy_x) / temp,
+            "the energies are not divided by the temperature": ratio()
+            + (energy_x - energy_y) * (1 - 1 / temp),
+            "the proposal's variance has no temperature": ratio(var=2 * h * a),
+            "the proposal's variance has no preconditioner": ratio(
+                var=2 * h * temp * torch.ones(2)
+            ),
+            "the proposal's variance is h T a: it is 2 h T a": ratio(var=h * temp * a),
+            "r is cut at zero here: leave that to the next task": ratio().clamp_max(0),
+            "it is the probability: take the logarithm": ratio().exp(),
+            "both means are taken at x": ratio()
+            - Normal(y - h * a * grad_y, (2 * h * temp * a) ** 0.5).log_prob(x).sum(-1)
+            + Normal(x - h * a * grad_x, (2 * h * temp * a) ** 0.5).log_prob(x).sum(-1),
+        },
+        look="(E(x) - E(y)) / T + log q(x | y) - log q(y | x)",
+    )
+
+
+check_p2_ratio()
+
+# %% nbgrader={"grade_id": "p2-ratio-hidden", "grade": true, "points": 1} course={"tests": ["mala_log_ratio"]}
+# Hidden test: antisymmetry; on a quadratic energy the ratio has a closed form of third order in h
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import quadratic_mala_log_ratio
+
+
+def check_p2_ratio_corners() -> None:
+    rng = test_rng("p2-ratio-hidden")
+    x, y = torch.randn(2, 6, 3, generator=rng, dtype=torch.float64)
+    curvature = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
+    a, h, temp = torch.tensor([2.0, 1.0, 0.3], dtype=torch.float64), 0.2, 1.7
+    energy = lambda v: 0.5 * (curvature * v * v).sum(-1)
+    args = lambda v, u: (v, u, (energy(v), energy(u)), (curvature * v, curvature * u), a, h, temp)
+    there = mala_log_ratio(*args(x, y))
+    check_close("there and back", there, -mala_log_ratio(*args(y, x)))
+    check_close("a quadratic energy", there, quadratic_mala_log_ratio(x, y, curvature, a, h, temp))
+
+
+check_p2_ratio_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.7 Stay or go (1 point)
+#
+# Decide with given uniform numbers, for all chains at once. A proposal whose ratio is NaN (it ran off to infinity) is
+# refused, and the next state of *that chain only* is its old one.
+
+
+# %% nbgrader={"grade_id": "p2-accept", "solution": true}
+def metropolis(x: Tensor, y: Tensor, log_ratio: Tensor, u: Tensor) -> Tensor:
+    """The next states: row n of y with probability min(1, exp(log_ratio_n)), else of x.
+
+    x, y (N, D); log_ratio (N,), NaN means refuse; u (N,) uniform in (0, 1). Returns (N, D).
+    """
+    ### BEGIN SOLUTION
+    return torch.where((u.log() < log_ratio)[:, None], y, x)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-accept-test", "grade": true, "points": 1} course={"tests": ["metropolis"]} cellView="form"
+# @title Visible test, 1 point: chain by chain, ratios above one and NaN among them
+def check_p2_accept() -> None:
+    rng = test_rng("p2-accept")
+    x, y = torch.randn(2, 40, 2, generator=rng, dtype=torch.float64)
+    log_ratio = 2 * torch.randn(40, generator=rng, dtype=torch.float64)
+    log_ratio[3], log_ratio[5] = math.nan, 800.0
+    y[3] = math.inf
+    u = torch.rand(40, generator=rng, dtype=torch.float64)
+    go = [
+        not math.isnan(r) and (r >= 0 or v < math.exp(r))
+        for r, v in zip(log_ratio.tolist(), u.tolist())
+    ]
+    pick = lambda chosen: torch.stack([y[n] if c else x[n] for n, c in enumerate(chosen)])
+    check_close(
+        "metropolis",
+        metropolis(x, y, log_ratio, u),
+        pick(go),
+        axes="N, D",
+        slips={
+            "accepted and refused are exchanged": pick([not g for g in go]),
+            "every proposal is accepted": y,
+            "every proposal is refused": x,
+            "only downhill moves are accepted: u is not used": pick((log_ratio > 0).tolist()),
+            "a NaN ratio is accepted: NaN < u is False, so compare the other way": pick(
+                [g or n == 3 for n, g in enumerate(go)]
+            ),
+            "u is compared with log_ratio itself: take log u": pick((u < log_ratio).tolist()),
+        },
+        look="go where log u < log_ratio, row by row",
+    )
+
+
+check_p2_accept()
+
+# %% [markdown]
+# ### 2.8 The gradient of the likelihood of an energy (1 + 1 points)
+#
+# For an EBM, $\nabla_\theta \mathbb E_{\text{data}}[\log p_\theta(x)] = -\,\mathbb E_{\text{data}}[\nabla_\theta E_\theta(x)]
+# + \mathbb E_{p_\theta}[\nabla_\theta E_\theta(x)]$. We have no draws of $p_\theta$, but draws of something near it, with
+# log-weights, unnormalised, as in 2.1. Write a **loss to minimise** whose gradient by automatic differentiation is
+# the gradient of the *negative* log-likelihood. The weights depend on $\theta$ too, but the formula above has no term
+# for that: they are constants here.
+
+
+# %% nbgrader={"grade_id": "p2-gradient", "solution": true}
+def ebm_loss(energy_data: Tensor, energy_model: Tensor, log_w: Tensor) -> Tensor:
+    """A scalar whose gradient is that of minus the mean log-likelihood; its value means nothing.
+
+    energy_data (N,) at the data; energy_model (M,) at the model's draws; log_w (M,), unnormalised; no gradient
+    may flow through log_w.
+    """
+    ### BEGIN SOLUTION
+    w = log_w.detach().softmax(-1)
+    return energy_data.mean() - (w * energy_model).sum()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-gradient-test", "grade": true, "points": 1} course={"tests": ["ebm_loss"]} cellView="form"
+# @title Visible test, 1 point: what every energy's gradient is multiplied by
+def check_p2_gradient() -> None:
+    rng = test_rng("p2-gradient")
+    draw = lambda n: torch.randn(n, generator=rng, dtype=torch.float64)
+    energy_data, energy_model, log_w = draw(5), draw(7), draw(7)
+    _, (by_data, by_model, by_weight) = vjp(
+        ebm_loss, (energy_data, energy_model, log_w), torch.ones(()).double()
+    )
+    check_close(
+        "gradient by the energies of the data",
+        by_data,
+        torch.full((5,), 0.2).double(),
+        slips={
+            "the sign is wrong: minimising the loss must LOWER the energy of the data": torch.full(
+                (5,), -0.2
+            ),
+            "the energies of the data are summed: take the mean": torch.ones(5),
+        },
+        look="+ mean of energy_data",
+    )
+    check_close(
+        "gradient by the energies of the model's draws",
+        by_model,
+        -log_w.softmax(0),
+        slips={
+            "the sign is wrong: minimising the loss must RAISE the energy of the model's draws": log_w.softmax(
+                0
+            ),
+            "the weights are left out": torch.full((7,), -1 / 7),
+            "the weights are not normalised": -log_w.exp(),
+            "the weighted energies are averaged once more": -log_w.softmax(0) / 7,
+            "log-weights are taken for weights": -log_w / log_w.sum(),
+        },
+        look="- sum of normalised weight times energy_model",
+    )
+    check_that(
+        "gradient by log_w",
+        by_weight is None or not bool(by_weight.any()),
+        "a gradient flows through the weights: they are constants here, use .detach()",
+    )
+
+
+check_p2_gradient()
+
+# %% nbgrader={"grade_id": "p2-gradient-hidden", "grade": true, "points": 1} course={"tests": ["ebm_loss"]}
+# Hidden test: the gradient of an Ising model that can be enumerated, by differentiating its exact log Z
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import ising_gradient, ising_states
+
+
+def check_p2_gradient_corners() -> None:
+    rng = test_rng("p2-gradient-hidden")
+    stats = ising_states(4)  # (16, 10): all states, as sufficient statistics
+    theta = 0.5 * torch.randn(10, generator=rng, dtype=torch.float64)
+    data = torch.randint(0, 16, (6,), generator=rng)
+    energy = stats @ theta
+    log_w = 500 - energy  # each state once: as if drawn from a uniform q
+    _, (by_data, by_model, _) = vjp(
+        ebm_loss, (energy[data], energy, log_w), torch.ones(()).double()
+    )
+    got = stats[data].T @ by_data + stats.T @ by_model
+    check_close("gradient by the couplings", got, ising_gradient(theta, data), atol=1e-9)
+
+
+check_p2_gradient_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.9 Two wells (2 points, marked by a person)
+#
+# The energy $E(x) = 2\,(x_1^2 - 1)^2 + x_2^2/2 - x_1/4$ has two wells, the right one a little deeper. The next cell runs
+# 2,000 chains with your steps, all starting in the **left** well, without and with the correction, for three step sizes,
+# and compares the share of chains on the right with the exact one (a sum over a fine grid).
+
+
+# %% tags=["data"]
+def wells_energy(x: Tensor) -> Tensor:
+    """E(x) of two wells. x (N, 2). Returns (N,)."""
+    return 2 * (x[:, 0] ** 2 - 1) ** 2 + x[:, 1] ** 2 / 2 - x[:, 0] / 4
+
+
+def wells_grad(x: Tensor) -> Tensor:
+    """The gradient of the energy. x (N, 2). Returns (N, 2)."""
+    return torch.stack([8 * x[:, 0] * (x[:, 0] ** 2 - 1) - 0.25, x[:, 1]], 1)
+
+
+class Chains(NamedTuple):
+    """Many chains, run side by side."""
+
+    x: Tensor  # (N, 2), the last states
+    on_the_right: Tensor  # (steps,), share of chains with x_1 > 0
+    accepted: Tensor  # (steps,), share of proposals taken
+
+
+def run_chains(x: Tensor, h: float, steps: int, correct: bool, rng: torch.Generator) -> Chains:
+    """Your Langevin chains on the two wells at T = 1, a = 1, with or without the correction."""
+    a, right, accepted = torch.ones(2, dtype=x.dtype), [], []
+    for _ in range(steps):
+        eps = torch.randn(x.shape, generator=rng, dtype=x.dtype)
+        y = langevin_step(x, wells_grad(x), a, h, 1.0, eps)
+        if correct:
+            energies, grads = (wells_energy(x), wells_energy(y)), (wells_grad(x), wells_grad(y))
+            r = mala_log_ratio(x, y, energies, grads, a, h, 1.0)
+            y = metropolis(x, y, r, torch.rand(len(x), generator=rng, dtype=x.dtype))
+        accepted.append((y != x).any(1).double().mean())
+        x = y
+        right.append((x[:, 0] > 0).double().mean())
+    return Chains(x, torch.stack(right), torch.stack(accepted))
+
+
+grid = torch.linspace(-3, 3, 6001, dtype=torch.float64)
+well = (-wells_energy(torch.stack([grid, 0 * grid], 1))).exp()
+exact_right = (well[grid > 0].sum() / well.sum()).item()
+
+# %% tags=["train"]
+left = torch.tensor([-1.0, 0.0], dtype=torch.float64).expand(2000, 2)
+chains = {
+    (h, correct): run_chains(left, h, CHAIN_STEPS, correct, torch.Generator().manual_seed(SEED))
+    for h in (0.01, 0.05, 0.1)
+    for correct in (False, True)
+}
+print(f"exact share on the right: {exact_right:.4f}")
+for (h, correct), run in chains.items():
+    print(
+        f"h = {h:4.2f} {'corrected' if correct else 'plain':>9}: {run.on_the_right[-1]:.4f} on the right, "
+        f"{run.accepted.mean():.3f} accepted, variance of x_2 {run.x[:, 1].var():.4f} (exact 1)"
+    )
+
+# %% [markdown]
+# **Figure (1 point).** The share on the right against the number of steps, for all six runs, with the exact share as a
+# line; and a histogram of the last $x_1$ for h = 0.05, plain and corrected, with the exact density over it.
+# *Full mark: both panels with labels, curves named, the exact values drawn, a title that says what is to be seen. Half: one
+# panel, or no exact values.*
+
+# %% nbgrader={"grade_id": "p2-figure", "grade": true, "solution": true, "points": 1} tags=["train"]
+### BEGIN SOLUTION
+fig, (ax_share, ax_last) = plt.subplots(1, 2, figsize=(9, 3.4))
+for (h, correct), run in chains.items():
+    colour = {0.01: "C0", 0.05: "C1", 0.1: "C2"}[h]
+    label = f"h = {h:g}, {'MALA' if correct else 'plain'}"
+    ax_share.plot(run.on_the_right, color=colour, ls="-" if correct else "--", label=label)
+ax_share.axhline(exact_right, color="black", lw=1)
+ax_share.set(xlabel="steps", ylabel="share of chains with $x_1 > 0$")
+ax_share.set_title("Small steps are slow, large plain steps are wrong", fontsize=10)
+ax_share.legend(fontsize=7)
+for correct, name in [(False, "plain"), (True, "MALA")]:
+    last = chains[0.05, correct].x[:, 0]
+    ax_last.hist(last.clamp(-2.5, 2.5), 60, density=True, histtype="step", label=name)
+ax_last.plot(grid, well / (well.sum() * (grid[1] - grid[0])), color="black", lw=1, label="exact")
+ax_last.set(xlabel="$x_1$", ylabel="density", xlim=(-2.5, 2.5))
+ax_last.set_title("h = 0.05: without the correction the wells are too wide", fontsize=10)
+ax_last.legend(fontsize=8)
+fig.tight_layout()
+### END SOLUTION
+
+# %% [markdown]
+# **Discussion (1 point).** In three to five sentences: which errors does the correction remove, and which one does it leave?
+# What happens to the plain chains at the largest step size, and why can that not happen to the corrected ones?
+# Which step size would you take for this energy, and by which number would you choose it if the exact share were not
+# known? *Full mark: bias (from $h$) and slow mixing (from the barrier) are told apart, with numbers of your run; a choice
+# by acceptance rate, agreement of chains from different starts, or the like. Half: one of the two.*
+
+# %% [markdown] nbgrader={"grade_id": "p2-discussion", "grade": true, "solution": true, "points": 1}
+# The correction removes the bias of the finite step: at $h = 0.05$ the plain histogram is visibly wider than the exact
+# density, the corrected one is not. At $h = 0.1$ the plain chains that reach $|x_1| > 1.6$ are thrown further out by the
+# steep walls with every step and end at infinity, so that their share on the right falls to almost nothing; the corrected
+# chain refuses such proposals. What the correction does not remove is slowness: at $h = 0.01$ only 43 % are on the right
+# after 300 steps, with and without it, because crossing the barrier is a rare event for local moves. I would take $h = 0.1$
+# with correction: 67 % of the proposals are accepted and the share settles at 0.59 (exact: 0.607) within 100 steps.
+# Without the exact share I would start half of the chains in each well and run until both halves agree.
+
+# %% [markdown]
+# # Problem 3: a coupling flow (15 points)
+#
+# A normalizing flow is an invertible map $f$ from data to latent, and $\log p(x) = \log p_Z(f(x)) + \log|\det f'(x)|$. Yours
+# differs from the lecture's in two places. The scale of a coupling layer is a **gate**, $g = 2\,\mathrm{sigmoid}(a) \in (0, 2)$,
+# which cannot explode; and the base law is the **standard logistic** one in every coordinate, whose tails are heavier than
+# a Gaussian's. Letters: `B` batch, `D` dimensions, `L` layers.
+#
+# ### 3.1 One coupling layer, data to latent (2 + 1 points)
+#
+# The mask $m$ has a one where a coordinate passes unchanged. The others are scaled and shifted by what a network made of
+# the coordinates that pass:
+# $$y = m \odot x + (1 - m) \odot \big(g \odot x + b\big),\qquad g = 2\,\mathrm{sigmoid}(a).$$
+# The network's outputs $a$ and $b$ are handed to you. Return the logarithm of the determinant of $\partial y/\partial x$ as
+# well, as a `Mapped(y, log_det)`, and mind that $\log \mathrm{sigmoid}(-800)$ is $-800$ and not $-\infty$.
+
+
+# %% nbgrader={"grade_id": "p3-forward", "solution": true}
+def coupling_forward(x: Tensor, mask: Tensor, a: Tensor, b: Tensor) -> Mapped:
+    """y = m x + (1 - m)(g x + b), g = 2 sigmoid(a). x, a, b (B, D); mask (D,) of 0 and 1.
+
+    Entries of a and b where the mask is one have no effect, whatever they are.
+    """
+    ### BEGIN SOLUTION
+    y = torch.where(mask.bool(), x, 2 * a.sigmoid() * x + b)
+    log_gate = math.log(2) + F.logsigmoid(a)
+    return Mapped(y, ((1 - mask) * log_gate).sum(-1))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-forward-test", "grade": true, "points": 2} course={"tests": ["coupling_forward"]} cellView="form"
+# @title Visible test, 2 points: values and log-determinant on random numbers
+def check_p3_forward() -> None:
+    rng = test_rng("p3-forward")
+    x, a, b = torch.randn(3, 5, 4, generator=rng, dtype=torch.float64)
+    mask = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    g, free = 2 / (1 + (-a).exp()), mask == 0
+    got = coupling_forward(x, mask, a, b)
+    check_named("coupling_forward", got, Mapped)
+    mapped = lambda gate, shift=b, on=free: torch.where(on, gate * x + shift, x)
+    check_close(
+        "coupling_forward, y",
+        got.y,
+        mapped(g),
+        axes="B, D",
+        slips={
+            "the mask is taken the other way round: a one passes unchanged": mapped(g, on=~free),
+            "the mask is not used: every coordinate is transformed": g * x + b,
+            "the gate is sigmoid(a), without the 2": mapped(g / 2),
+            "the gate is exp(a), as in the lecture: here it is 2 sigmoid(a)": mapped(a.exp()),
+            "the gate is a itself": mapped(a),
+            "b is not masked": mapped(g, 0) + b,
+            "b is left out": mapped(g, 0),
+            "the shift comes first: scale, then shift": torch.where(free, g * (x + b), x),
+            "the masked coordinates are lost: add m * x": torch.where(free, g * x + b, 0 * x),
+            "it is the inverse map": torch.where(free, (x - b) / g, x),
+        },
+        look="where m = 0: 2 sigmoid(a) x + b; where m = 1: x",
+    )
+    check_close(
+        "coupling_forward, log_det",
+        got.log_det,
+        (g.log() * (1 - mask)).sum(-1),
+        axes="B",
+        slips={
+            "the mask is missing: coordinates that pass have scale one": g.log().sum(-1),
+            "the sign is wrong": -(g.log() * (1 - mask)).sum(-1),
+            "the logarithms are averaged: sum them": (g.log() * (1 - mask)).sum(-1) / 4,
+            "the gates are added: a determinant is a product, so add logarithms": (
+                g * (1 - mask)
+            ).sum(-1),
+            "it is the determinant: take the logarithm": torch.where(free, g, 1.0).prod(-1),
+            "the 2 of the gate is missing": ((g / 2).log() * (1 - mask)).sum(-1),
+            "it is the sum of a: the gate is not exp(a)": (a * (1 - mask)).sum(-1),
+            "the logarithms are summed over the batch as well": (g.log() * (1 - mask)).sum(),
+        },
+        look="the Jacobian is triangular: sum of log g over the coordinates with m = 0",
+    )
+
+
+check_p3_forward()
+
+# %% nbgrader={"grade_id": "p3-forward-hidden", "grade": true, "points": 1} course={"tests": ["coupling_forward"]}
+# Hidden test: the determinant of the whole Jacobian; gates next to zero; infinite entries behind the mask
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import log_sigmoid_reference
+
+
+def check_p3_forward_corners() -> None:
+    rng = test_rng("p3-forward-hidden")
+    x, a, b = torch.randn(3, 6, 3, generator=rng, dtype=torch.float64)
+    mask = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    got = coupling_forward(x, mask, a, b)
+    move = lambda d: F.one_hot(
+        torch.tensor(d), 3
+    ).double()  # the map is affine in x: differences are exact
+    columns = [coupling_forward(x + move(d), mask, a, b).y - got.y for d in range(3)]
+    jacobian = torch.stack(columns, -1)  # (B, D, D)
+    check_close("log_det", got.log_det, torch.linalg.slogdet(jacobian).logabsdet)
+    a = torch.tensor([[-800.0, 0.0, 800.0]], dtype=torch.float64)
+    expected = (math.log(2) + log_sigmoid_reference(a))[:, [0, 2]].sum(-1)
+    check_close("gates next to 0 and 2", coupling_forward(x[:1], mask, a, b[:1]).log_det, expected)
+
+
+check_p3_forward_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.2 The same layer backwards (1 + 1 points)
+#
+# The network sees only coordinates that pass unchanged, so it gives the same $a$ and $b$ on the way back. Return the
+# log-determinant of the map that you apply, $\partial x/\partial y$.
+
+
+# %% nbgrader={"grade_id": "p3-inverse", "solution": true}
+def coupling_inverse(y: Tensor, mask: Tensor, a: Tensor, b: Tensor) -> Mapped:
+    """The inverse of 3.1; its log_det is that of the inverse map. y, a, b (B, D); mask (D,)."""
+    ### BEGIN SOLUTION
+    x = torch.where(mask.bool(), y, (y - b) / (2 * a.sigmoid()))
+    log_gate = math.log(2) + F.logsigmoid(a)
+    return Mapped(x, -((1 - mask) * log_gate).sum(-1))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-inverse-test", "grade": true, "points": 1} course={"tests": ["coupling_inverse"]} cellView="form"
+# @title Visible test, 1 point: it undoes a layer that is written out here
+def check_p3_inverse() -> None:
+    rng = test_rng("p3-inverse")
+    x, a, b = torch.randn(3, 5, 4, generator=rng, dtype=torch.float64)
+    mask = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    g, free = 2 / (1 + (-a).exp()), mask == 0
+    y = torch.where(free, g * x + b, x)
+    got = coupling_inverse(y, mask, a, b)
+    check_named("coupling_inverse", got, Mapped)
+    check_close(
+        "coupling_inverse, y",
+        got.y,
+        x,
+        axes="B, D",
+        slips={
+            "it is the forward map once more": torch.where(free, g * y + b, y),
+            "the order is wrong: first take b away, then divide by the gate": torch.where(
+                free, y / g - b, y
+            ),
+            "the mask is taken the other way round": torch.where(free, y, (y - b) / g),
+            "b is added: subtract it": torch.where(free, (y + b) / g, y),
+            "it multiplies by the gate: divide": torch.where(free, (y - b) * g, y),
+            "the gate is sigmoid(a), without the 2": torch.where(free, (y - b) / (g / 2), y),
+            "the gate is exp(a), as in the lecture: here it is 2 sigmoid(a)": torch.where(
+                free, (y - b) / a.exp(), y
+            ),
+        },
+        look="where m = 0: (y - b) / (2 sigmoid(a)); where m = 1: y",
+    )
+    log_det = -(g.log() * (1 - mask)).sum(-1)
+    check_close(
+        "coupling_inverse, log_det",
+        got.log_det,
+        log_det,
+        axes="B",
+        slips={
+            "it is the log-determinant of the forward map: the inverse map has the opposite sign": -log_det,
+            "the mask is missing": -g.log().sum(-1),
+            "the logarithms are averaged: sum them": log_det / 4,
+        },
+        look="minus the forward one",
+    )
+
+
+check_p3_inverse()
+
+# %% nbgrader={"grade_id": "p3-inverse-hidden", "grade": true, "points": 1} course={"tests": ["coupling_inverse"]}
+# Hidden test: round trips with every kind of mask, gates near 0 and 2, single precision
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import gated_coupling
+
+
+def check_p3_inverse_corners() -> None:
+    rng = test_rng("p3-inverse-hidden")
+    for bits in ([0.0, 0.0], [1.0, 1.0], [1.0, 0.0]):
+        x, a, b = torch.randn(3, 7, 2, generator=rng, dtype=torch.float64)
+        mask = torch.tensor(bits, dtype=torch.float64)
+        y, log_det = gated_coupling(x, mask, 4 * a, b)
+        got = coupling_inverse(y, mask, 4 * a, b)
+        check_close(f"mask {bits}, round trip", got.y, x, rtol=1e-7, atol=1e-7)
+        check_close(f"mask {bits}, log_det", got.log_det, -log_det)
+    got = coupling_inverse(y.float(), mask.float(), 4 * a.float(), b.float())
+    check_close("single precision", got.log_det, -log_det.float())
+
+
+check_p3_inverse_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.3 The base law (1 point)
+#
+# The standard logistic density is $p(z) = e^{-z}/(1+e^{-z})^2$, in every coordinate. Far from zero its logarithm is close
+# to $-|z|$; your function must get that right on both sides.
+
+
+# %% nbgrader={"grade_id": "p3-base", "solution": true}
+def logistic_log_prob(z: Tensor) -> Tensor:
+    """log-density of D independent standard logistic variables, nats. z (B, D). Returns (B,)."""
+    ### BEGIN SOLUTION
+    return (F.logsigmoid(z) + F.logsigmoid(-z)).sum(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-base-test", "grade": true, "points": 1} course={"tests": ["logistic_log_prob"]} cellView="form"
+# @title Visible test, 1 point: the definition, and both tails
+def check_p3_base() -> None:
+    rng = test_rng("p3-base")
+    z = 2 * torch.randn(6, 3, generator=rng, dtype=torch.float64)
+    p = (-z).exp() / (1 + (-z).exp()) ** 2
+    check_close(
+        "logistic_log_prob",
+        logistic_log_prob(z),
+        p.log().sum(-1),
+        axes="B",
+        slips={
+            "the coordinates are not summed": p.log(),
+            "the coordinates are averaged": p.log().mean(-1),
+            "the densities of the coordinates are added before the logarithm: multiply them": p.sum(
+                -1
+            ).log(),
+            "it is the Gaussian density": -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1),
+            "it is the log of the distribution function": F.logsigmoid(z).sum(-1),
+            "the square of the denominator is missing": F.logsigmoid(-z).sum(-1),
+            "the logarithm is missing": p.prod(-1),
+        },
+        look="-z - 2 log(1 + exp(-z)), summed over the coordinates",
+    )
+    far = torch.tensor([[1000.0], [-1000.0]], dtype=torch.float64)
+    check_close(
+        "logistic_log_prob at z = 1000 and z = -1000",
+        logistic_log_prob(far),
+        -far[:, 0].abs(),
+        look="exp(1000) is infinite: use F.softplus or F.logsigmoid, and the symmetry in z",
+    )
+
+
+check_p3_base()
+
+# %% [markdown]
+# ### 3.4 Bits per dimension (1 point)
+#
+# Images have integer values $v \in \{0,\dots,Q-1\}$. They are made continuous by adding uniform noise $u\in[0,1)^D$ and
+# scaled to $x = (v + u)/Q \in [0,1)^D$. You get $\log p(x)$ in nats, of the *scaled* data, and report bits per dimension of
+# the **integers**: minus the base-2 logarithm of the density of $v+u$, divided by $D$.
+
+
+# %% nbgrader={"grade_id": "p3-bits", "solution": true}
+def bits_per_dim(log_px: Tensor, dims: int, levels: int) -> Tensor:
+    """Bits per dimension of integers in 0 .. levels-1 from log p(x), nats, of x = (v + u) / levels. (B,) -> (B,)."""
+    ### BEGIN SOLUTION
+    return math.log2(levels) - log_px / (dims * math.log(2))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-bits-test", "grade": true, "points": 1} course={"tests": ["bits_per_dim"]} cellView="form"
+# @title Visible test, 1 point: values, and laws whose bits are known
+def check_p3_bits() -> None:
+    rng = test_rng("p3-bits")
+    log_px = 300 * torch.randn(5, generator=rng, dtype=torch.float64)
+    expected = (50 * math.log(16) - log_px) / (50 * math.log(2))
+    check_close(
+        "bits_per_dim",
+        bits_per_dim(log_px, 50, 16),
+        expected,
+        axes="B",
+        slips={
+            "the scaling is forgotten: x = (v + u)/Q changes the density by a factor Q^D": expected
+            - 4,
+            "the scaling has the wrong sign": expected - 8,
+            "it is in nats: divide by log 2": expected * math.log(2),
+            "it is not divided by the number of dimensions": expected * 50,
+            "the sign is wrong: fewer bits are better": -expected,
+            "8 bits are added whatever the number of levels": expected + 4,
+            "log2(levels) is divided by the dimensions too": expected - 4 + 4 / 50,
+        },
+        look="p(v + u) = p(x) / Q^D; bits = nats / log 2",
+    )
+    for levels, bits in [
+        (2, 1.0),
+        (256, 8.0),
+    ]:  # all integers equally likely: x is uniform, log p(x) = 0
+        flat = torch.zeros(3, dtype=torch.float64)
+        check_close(
+            f"{levels} equal levels", bits_per_dim(flat, 7, levels), torch.full_like(flat, bits)
+        )
+
+
+check_p3_bits()
+
+# %% [markdown]
+# ### 3.5 Many layers, put together (2 + 1 points)
+#
+# Layer $l$ computes $a, b$ from `nets[l](mask_l * x)`, an output of width $2D$ whose first half is $a$. Data to latent runs
+# through the layers in their order. `flow_log_prob` adds up what the change of variables asks for, with the logistic base
+# of 3.3; `flow_inverse` takes latents back to data. Use your own functions of 3.1 to 3.3.
+
+
+# %% nbgrader={"grade_id": "p3-logprob", "solution": true}
+def flow_log_prob(x: Tensor, masks: Tensor, nets: list[Callable]) -> Tensor:
+    """log p(x) of a flow of L layers, nats. x (B, D); masks (L, D); nets: L maps (B, D) -> (B, 2D). Returns (B,)."""
+    ### BEGIN SOLUTION
+    total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    for mask, net in zip(masks, nets):
+        a, b = net(mask * x).chunk(2, dim=-1)
+        x, log_det = coupling_forward(x, mask, a, b)
+        total = total + log_det
+    return total + logistic_log_prob(x)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-logprob-test", "grade": true, "points": 1} course={"tests": ["flow_log_prob"], "depends": ["p3-forward", "p3-base"]} cellView="form"
+# @title Visible test, 1 point: three layers with linear networks, written out here
+def check_p3_logprob() -> None:
+    rng = test_rng("p3-logprob")
+    draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    x, masks = draw(4, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    weights, biases = draw(3, 4, 2), draw(3, 4)
+    nets = [LinearMap(w, c) for w, c in zip(weights, biases)]
+
+    def through(order, base_at_end=True, sign=1.0):
+        z, total = x, 0
+        for n in order:
+            a, b = (z * masks[n] @ weights[n].T + biases[n]).chunk(2, -1)
+            g = 2 / (1 + (-a).exp())
+            z, total = (
+                masks[n] * z + (1 - masks[n]) * (g * z + b),
+                total + ((1 - masks[n]) * g.log()).sum(-1),
+            )
+        base = lambda v: (-v - 2 * torch.log1p((-v).exp())).sum(-1)
+        return base(z if base_at_end else x) + sign * total
+
+    check_close(
+        "flow_log_prob",
+        flow_log_prob(x, masks, nets),
+        through([0, 1, 2]),
+        axes="B",
+        slips={
+            "the layers run in reverse order": through([2, 1, 0]),
+            "the log-determinants have the wrong sign": through([0, 1, 2], sign=-1.0),
+            "the log-determinants are left out": through([0, 1, 2], sign=0.0),
+            "the base density is taken at x and not at the latent": through(
+                [0, 1, 2], base_at_end=False
+            ),
+            "the last layer is left out": through([0, 1]),
+            "the first layer is left out": through([1, 2]),
+        },
+        look="log p_Z(z) + the sum of the layers' log_det, z after the last layer",
+    )
+
+
+check_p3_logprob()
+
+
+# %% nbgrader={"grade_id": "p3-back", "solution": true}
+def flow_inverse(z: Tensor, masks: Tensor, nets: list[Callable]) -> Tensor:
+    """Data from latents: undoes all layers of 3.5. z (B, D); masks (L, D); nets as above. Returns x (B, D)."""
+    ### BEGIN SOLUTION
+    for mask, net in reversed(list(zip(masks, nets))):
+        a, b = net(mask * z).chunk(2, dim=-1)
+        z = coupling_inverse(z, mask, a, b).y
+    return z
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-back-test", "grade": true, "points": 1} course={"tests": ["flow_inverse"], "depends": ["p3-inverse"]} cellView="form"
+# @title Visible test, 1 point: it finds the points that three layers, written out here, were applied to
+def check_p3_back() -> None:
+    rng = test_rng("p3-back")
+    draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    x, masks = draw(4, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    weights, biases = draw(3, 4, 2), draw(3, 4)
+    nets = [LinearMap(w, c) for w, c in zip(weights, biases)]
+    layer_inputs = [x]
+    for m, w, c in zip(masks, weights, biases):
+        v = layer_inputs[-1]
+        a, b = (m * v @ w.T + c).chunk(2, -1)
+        layer_inputs.append(m * v + (1 - m) * (2 * v / (1 + (-a).exp()) + b))
+    z = layer_inputs[-1]
+
+    def undo(v, order):
+        for n in order:
+            a, b = (masks[n] * v @ weights[n].T + biases[n]).chunk(2, -1)
+            v = torch.where(masks[n] == 1, v, (v - b) * (1 + (-a).exp()) / 2)
+        return v
+
+    check_close(
+        "flow_inverse",
+        flow_inverse(z, masks, nets),
+        x,
+        axes="B, D",
+        slips={
+            "the layers are undone in their forward order: the last one comes off first": undo(
+                z, [0, 1, 2]
+            ),
+            "the layer that acts first is never undone": undo(z, [2, 1]),
+            "the layer that acts last is never undone": undo(z, [1, 0]),
+            "nothing is undone": z,
+        },
+        look="for l = L, ..., 1: a, b from mask_l * z, then coupling_inverse",
+    )
+
+
+check_p3_back()
+
+# %% nbgrader={"grade_id": "p3-back-hidden", "grade": true, "points": 1} course={"tests": ["flow_inverse"], "depends": ["p3-inverse"]}
+# Hidden test: six layers in three dimensions, there by numpy and back
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework1.oracles import gated_flow
+
+
+def check_p3_back_corners() -> None:
+    rng = test_rng("p3-back-hidden")
+    draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    x, weights, biases = draw(5, 3), 0.7 * draw(6, 6, 3), draw(6, 6)
+    masks = torch.eye(3, dtype=torch.float64).repeat(2, 1)
+    z = gated_flow(x, masks, weights, biases)
+    nets = [LinearMap(w, c) for w, c in zip(weights, biases)]
+    check_close("six layers", flow_inverse(z, masks, nets), x, rtol=1e-6, atol=1e-6)
+
+
+check_p3_back_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.6 A trained flow against the exact density (0 + 2 points)
+#
+# Points near a circle, whose density is known: the `Ring` of the set-up cell. `make_flow()` gives the networks of eight
+# coupling layers and their masks; the next cell maximises *your* `flow_log_prob` and saves the networks. The grader
+# takes `homework1_flow.safetensors`, computes the density of your networks by the formulas of this problem, and forms
+# $$\mathrm{KL}(p\,\|\,p_\theta) = \mathbb E_p\big[\log p(x) - \log p_\theta(x)\big]$$
+# on 4,000 fresh points. Two points up to 0.1 nats, one up to 0.3; the best single Gaussian has 1.48.
+
+# %% tags=["train"]
+ring_points = Ring().sample(20_000, torch.Generator().manual_seed(SEED))
+torch.manual_seed(SEED)  # the initial weights
+flow = make_flow()
+flow_loss = lambda x: -flow_log_prob(x, flow.masks, list(flow.nets)).mean()
+flow_batches = minibatches(ring_points, 256, torch.Generator().manual_seed(SEED + 1))
+cfg = Fit(steps=STEPS_FLOW, lr=2e-3, schedule="one_cycle")
+flow_curve = list(progress(fit(flow_loss, flow, flow_batches, cfg), cfg.steps, "flow"))
+save_weights(FLOW_FILE, flow)
+fresh = Ring().sample(4_000, torch.Generator().manual_seed(SEED + 2))
+with torch.no_grad():
+    gap = Ring().log_prob(fresh) - flow_log_prob(fresh, flow.masks, list(flow.nets))
+print(f"KL(p || p_theta) = {gap.mean():.3f} +- {gap.std() / 4_000**0.5:.3f} nats on fresh points")
+
+# %% nbgrader={"grade_id": "p3-flow-hidden", "grade": true, "points": 2} course={"tests": [], "weights": "homework1_flow.safetensors", "build": "make_flow"}
+# Hidden test: KL of your networks on 4,000 fresh points, by the formulas of this problem
+# 2 points
+### BEGIN HIDDEN TESTS
+from homework1.oracles import gated_coupling, logistic_log_density
+
+
+def score_flow() -> float:
+    x = Ring().sample(4_000, test_rng("p3-flow"))
+    nets, z, log_det = trained(FLOW_FILE), x.double(), torch.zeros(4_000).double()
+    for layer, mask in enumerate(make_flow().masks.double()):
+        a, b = nets.call("outputs", layer, (mask * z).float()).double().chunk(2, dim=-1)
+        z, more = gated_coupling(z, mask, a, b)
+        log_det = log_det + more
+    gap = Ring().log_prob(x).double() - logistic_log_density(z) - log_det
+    print(f"KL(p || p_theta) = {gap.mean():.3f} nats, standard error {gap.std() / 4_000**0.5:.3f}")
+    return banded(float(gap.mean()), {0.1: 2, 0.3: 1})
+
+
+score_flow()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.7 What the flow cannot do (3 points, by a person)
+#
+# **Figure (2 points).** Three panels: the exact density on a grid, the density of your flow on the same grid with the same
+# colour scale, and 2,000 samples of the flow (logistic noise through your `flow_inverse`) over it or beside it. *Full
+# marks: all three, one colour scale, labelled axes, equal aspect, a title that says what is to be seen. One mark: a panel
+# is missing, or the scales differ.*
+
+# %% tags=["train"] nbgrader={"grade_id": "p3-figure", "grade": true, "solution": true, "points": 2}
+### BEGIN SOLUTION
+ticks = torch.linspace(-3, 3, 161)
+plane = torch.cartesian_prod(ticks, ticks)
+with torch.no_grad():
+    learned = flow_log_prob(plane, flow.masks, list(flow.nets)).exp().reshape(161, 161).T
+    uniform = torch.rand(2_000, 2, generator=torch.Generator().manual_seed(SEED + 3))
+    drawn = flow_inverse(uniform.logit(1e-6), flow.masks, list(flow.nets))
+exact = Ring().log_prob(plane).exp().reshape(161, 161).T
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharex=True, sharey=True)
+top, box = float(exact.max()), (-3, 3, -3, 3)
+for ax, density, name in zip(axes, (exact, learned), ("exact density", "flow: cut at a seam")):
+    shown = ax.imshow(density, origin="lower", extent=box, vmin=0, vmax=top, cmap="viridis")
+    ax.set_title(name, fontsize=10)
+fig.colorbar(shown, ax=list(axes), label="density", shrink=0.8)
+axes[2].scatter(*drawn.T, s=2, color=MODEL)
+axes[2].set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+axes[2].set_title("samples of the flow", fontsize=10)
+for ax in axes:
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
+### END SOLUTION
+
+# %% [markdown]
+# **Discussion (1 point; at most 100 words).** The logistic law has no hole and your map is continuous with a continuous
+# inverse. What must therefore be true of the flow's density, wherever you look at it? Say where your figure shows it,
+# what it does to the KL, and name one way out. *Full mark: a connected, simply connected support (a seam in the ring, or mass off it) pointed out in the figure, and a remedy (more latent dimensions, a mixture of flows, a stochastic step, a
+# base law with a hole). Half: one of the two.*
+
+# %% [markdown] nbgrader={"grade_id": "p3-discussion", "grade": true, "solution": true, "points": 1}
+# A continuous bijection of the plane keeps its topology: the base law has no hole, so the flow's density is positive
+# everywhere and its bulk cannot be a closed ring. In the figure the ring is cut at one place, at the lower left: there
+# the density has a seam, with a thin film of mass on both sides of it (some samples lie off the ring). The points that
+# the data have in the seam are what is left of the KL. More layers make the seam thinner, never closed. Ways out: extra
+# latent dimensions, in which the circle can be unrolled (as in a VAE), a mixture of flows, noise between the layers, or a
+# base law that has a hole itself.
+
+# %% [markdown]
 # # Problem 4: the variational autoencoder (55 points)
 #
 # | part | what | visible | hidden | by a person |
