@@ -106,7 +106,10 @@ def _unpack(path: Path) -> bytes:
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise ValueError(f"{path} is a web page (a quota or login page saved as data): delete it")
     try:
-        return gzip.decompress(packed) if path.suffix == ".gz" else bz2.decompress(packed)
+        content = gzip.decompress(packed) if path.suffix == ".gz" else bz2.decompress(packed)
+        if not content:  # an empty file unpacks without an error
+            raise EOFError("nothing in it")
+        return content
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(
             f"{path} is damaged or cut short ({len(packed)} bytes; {error}): delete it"

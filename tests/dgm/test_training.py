@@ -148,6 +148,27 @@ def test_constant_schedule_is_adam():
     assert torch.equal(nets[0].weight, nets[1].weight)
 
 
+def test_one_cycle_is_used():
+    """Oracle: a plain loop with torch's OneCycleLR."""
+    x = torch.randn(16, 2, generator=_rng())
+    nets = [nn.Linear(2, 1), nn.Linear(2, 1)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    loss = lambda net, b: (net(b) - 10).square().mean()
+    cfg = Fit(20, lr=0.5, schedule="one_cycle")
+    list(fit(lambda b: loss(nets[0], b), nets[0], iter([x] * 20), cfg))
+    opt = torch.optim.Adam(nets[1].parameters())
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        opt, max_lr=0.5, total_steps=20, cycle_momentum=False
+    )
+    for step in range(20):
+        opt.zero_grad()
+        loss(nets[1], x).backward()
+        opt.step()
+        if step < 19:
+            cycle.step()
+    torch.testing.assert_close(nets[0].weight, nets[1].weight, rtol=1e-5, atol=1e-6)
+
+
 def test_unknown_schedule_is_refused():
     """The two names are said."""
     with pytest.raises(ValueError, match="'constant' or 'one_cycle', not 'cosine'"):
