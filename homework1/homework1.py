@@ -1225,7 +1225,7 @@ def check_p2_langevin() -> None:
     rng = test_rng("p2-langevin")
     x, grad, eps = torch.randn(3, 5, 2, generator=rng, dtype=torch.float64)
     a = torch.tensor([0.5, 3.0], dtype=torch.float64)
-    h, temp = 0.1, 2.0
+    h, temp = 0.1, 1.7
     step = lambda drift, noise: x + drift * grad + noise * eps
     check_close(
         "langevin_step",
@@ -1326,7 +1326,7 @@ def check_p2_ratio() -> None:
     rng = test_rng("p2-ratio")
     x, y, grad_x, grad_y = torch.randn(4, 5, 2, generator=rng, dtype=torch.float64)
     energy_x, energy_y = torch.randn(2, 5, generator=rng, dtype=torch.float64)
-    a, h, temp = torch.tensor([0.5, 3.0], dtype=torch.float64), 0.3, 2.0
+    a, h, temp = torch.tensor([0.5, 3.0], dtype=torch.float64), 0.3, 1.7
 
     def ratio(a=a, temp=temp, var=2 * h * temp * a, sign=1.0):
         log_q = lambda to, at, g: Normal(at - h * a * g, var**0.5).log_prob(to).sum(-1)
@@ -1600,8 +1600,9 @@ for (h, correct), run in chains.items():
 # %% nbgrader={"grade_id": "p2-figure", "grade": true, "solution": true, "points": 1} tags=["train"]
 ### BEGIN SOLUTION
 fig, (ax_share, ax_last) = plt.subplots(1, 2, figsize=(9, 3.4))
+colours = {0.01: "C0", 0.05: "C1", 0.1: "C2"}
 for (h, correct), run in chains.items():
-    colour = {0.01: "C0", 0.05: "C1", 0.1: "C2"}[h]
+    colour = colours[h]
     label = f"h = {h:g}, {'MALA' if correct else 'plain'}"
     ax_share.plot(run.on_the_right, color=colour, ls="-" if correct else "--", label=label)
 ax_share.axhline(exact_right, color="black", lw=1)
@@ -2082,7 +2083,7 @@ flow_loss = lambda x: -flow_log_prob(x, flow.masks, list(flow.nets)).mean()
 flow_batches = minibatches(ring_points, 256, torch.Generator().manual_seed(SEED + 1))
 cfg = Fit(steps=STEPS_FLOW, lr=2e-3, schedule="one_cycle")
 flow_curve = list(progress(fit(flow_loss, flow, flow_batches, cfg), cfg.steps, "flow"))
-save_weights(FLOW_FILE, flow)
+save_weights(FLOW_FILE, flow, folder=".")
 fresh = Ring().sample(4_000, torch.Generator().manual_seed(SEED + 2))
 with torch.no_grad():
     gap = Ring().log_prob(fresh) - flow_log_prob(fresh, flow.masks, list(flow.nets))
