@@ -101,6 +101,7 @@ class RateSplit(NamedTuple):
 
     information: Tensor  # (), how much z says about which x it came from
     marginal: Tensor  # (), how far the mixture of all q(z | x) is from the prior
+    saturated: Tensor  # (), share of the examples at the ceiling of the estimate
 
 
 class PointScores(NamedTuple):
@@ -1549,6 +1550,15 @@ def wells_grad(x: Tensor) -> Tensor:
     return torch.stack([8 * x[:, 0] * (x[:, 0] ** 2 - 1) - 0.25, x[:, 1]], 1)
 
 
+grid = torch.linspace(-3, 3, 6001, dtype=torch.float64)
+well = (-wells_energy(torch.stack([grid, 0 * grid], 1))).exp()
+exact_right = (well[grid > 0].sum() / well.sum()).item()
+
+# %% [markdown]
+# Many chains side by side: a step of 2.5, and with `correct` the ratio of 2.6 and the decision of 2.7.
+
+
+# %% tags=["data"]
 class Chains(NamedTuple):
     """Many chains, run side by side."""
 
@@ -1572,10 +1582,6 @@ def run_chains(x: Tensor, h: float, steps: int, correct: bool, rng: torch.Genera
         right.append((x[:, 0] > 0).double().mean())
     return Chains(x, torch.stack(right), torch.stack(accepted))
 
-
-grid = torch.linspace(-3, 3, 6001, dtype=torch.float64)
-well = (-wells_energy(torch.stack([grid, 0 * grid], 1))).exp()
-exact_right = (well[grid > 0].sum() / well.sum()).item()
 
 # %% tags=["train"]
 left = torch.tensor([-1.0, 0.0], dtype=torch.float64).expand(2000, 2)
@@ -3077,8 +3083,7 @@ axes[1].legend(markerscale=3, fontsize=8)
 fig.tight_layout()
 
 # %% [markdown]
-# Read the figure: on the ring the ELBO is a few tenths of a nat below the truth, and more draws win about half of it back; that half was the encoder's, the rest is the decoder's. On the
-# pillow all curves lie on the line, and all codes on one point.
+# Read the figure: how much of the ring's gap at $k=1$ do 100 draws win back, and whose fault was that part, the encoder's or the decoder's? Where do the pillow's codes lie?
 
 # %% [markdown]
 # ### 4.11 The mixture of all encoders (2 + 0 points)
@@ -3150,62 +3155,70 @@ check_aggregate()
 # $$\underbrace{\tfrac1N\sum_n\mathbb E\,\log\frac{q(z\mid x_n)}{p(z)}}_{\text{mean rate}}
 #  = \underbrace{\tfrac1N\sum_n\mathbb E\,\log\frac{q(z\mid x_n)}{q(z)}}_{\text{information of }z\text{ about }n,\ \le\ \log N}
 #  + \underbrace{\mathrm{KL}\big(q(z)\,\|\,p(z)\big)}_{\text{mismatch that sampling suffers from}}.$$
-# Estimate both from the three log-densities of the draws. The information can be no more than $\log N$, so clip it there: an estimate above is noise.
+# Estimate both from the three log-densities of the draws. No single term of the information can exceed $\log N$, because $q(z_n)$ contains
+# $q(z_n\mid x_n)/N$. Where a term is at this ceiling, the code overlaps with no other, and the estimate says "at least", not "as much as": so return the
+# share of such examples, too (terms above $\log N-0.1$).
 
 
 # %% nbgrader={"grade_id": "p4-split", "solution": true}
 def rate_split(log_q: Tensor, log_aggregate: Tensor, log_p: Tensor) -> RateSplit:
-    """Information and mismatch from one draw per example, nats.
+    """Information, mismatch and saturation from one draw per example, nats.
 
     log_q (N,), log q(z_n | x_n); log_aggregate (N,), log q(z_n); log_p (N,), log p(z_n).
-    Returns RateSplit(information (), marginal ()), the information at most log N.
+    Returns RateSplit(information (), marginal (), saturated ()), the last the share (0 ... 1) of
+    examples whose own term of the information is above log N - 0.1.
     """
     ### BEGIN SOLUTION
-    information = (log_q - log_aggregate).mean().clamp(max=math.log(len(log_q)))
-    return RateSplit(information, (log_aggregate - log_p).mean())
+    gain = log_q - log_aggregate  # (N,)
+    at_ceiling = gain > math.log(len(gain)) - 0.1
+    return RateSplit(gain.mean(), (log_aggregate - log_p).mean(), at_ceiling.to(gain.dtype).mean())
     ### END SOLUTION
 
 
 # %% nbgrader={"grade_id": "p4-split-test", "grade": true, "points": 1} course={"tests": ["rate_split"]} cellView="form"
-# @title Visible test, 1 point: the two parts
+# @title Visible test, 1 point: the two parts and the share, about half of the terms at the ceiling
 def check_split() -> None:
     rng = test_rng("p4-split")
-    log_q, log_aggregate, log_p = (
-        0.3 * normal(rng, 50) + 1,
-        0.3 * normal(rng, 50),
-        0.3 * normal(rng, 50) - 2,
-    )
+    N, log_aggregate, log_p = 50, 0.3 * normal(rng, 50), 0.3 * normal(rng, 50) - 2
+    below = (2 * normal(rng, N) - 2).exp()  # how far each term is below log N
+    log_q = log_aggregate + math.log(N) - below
     got = rate_split(log_q, log_aggregate, log_p)
     check_named("rate_split", got, RateSplit)
-    mean = lambda v: sum(v) / 50
-    rate = mean(log_q) - mean(log_p)
-    expected = mean(log_q) - mean(log_aggregate)
+    mean = lambda v: sum(v) / N
+    rate, mismatch = mean(log_q) - mean(log_p), mean(log_aggregate) - mean(log_p)
+    information = mean(log_q) - mean(log_aggregate)
     slips = {
         "it is the whole rate": rate,
-        "the sign is wrong": -expected,
-        "it is summed over the examples": 50 * expected,
+        "information and mismatch change places": mismatch,
+        "it is summed over the examples": N * information,
         "one number for every example is returned": log_q - log_aggregate,
-        "densities are averaged before the log": log_q.exp().mean().log()
-        - log_aggregate.exp().mean().log(),
+        "the terms at the ceiling are left out": (log_q - log_aggregate)[below >= 0.1].mean(),
     }
-    check_close("rate_split(...).information", got.information, expected, slips)
-    expected = mean(log_aggregate) - mean(log_p)
+    check_close("rate_split(...).information", got.information, information, slips)
     slips = {
         "it is the whole rate": rate,
-        "the sign is wrong": -expected,
-        "the difference to log_q is taken; the mismatch compares q(z) with p(z)": mean(log_q)
-        - mean(log_aggregate),
-        "it is summed over the examples": 50 * expected,
+        "information and mismatch change places": information,
+        "it is summed over the examples": N * mismatch,
         "one number for every example is returned": log_aggregate - log_p,
     }
-    check_close("rate_split(...).marginal", got.marginal, expected, slips)
+    check_close("rate_split(...).marginal", got.marginal, mismatch, slips)
+    share = torch.tensor(sum(float(v < 0.1) for v in below) / N, dtype=torch.float64)
+    slips = {
+        "the examples are counted; return their share": N * share,
+        "the terms are compared with 0.1; the ceiling is log N": mean(
+            (below < math.log(N) - 0.1).double()
+        ),
+        "the mean is compared; compare every term": (information > math.log(N) - 0.1).double(),
+        "the share of the others is returned": 1 - share,
+    }
+    check_close("rate_split(...).saturated", got.saturated, share, slips)
 
 
 check_split()
 
 
 # %% nbgrader={"grade_id": "p4-split-hidden", "grade": true, "points": 1} course={"tests": ["rate_split"]}
-# Hidden test: an estimate of the information above log N; a negative mismatch
+# Hidden test: another N, all terms and no term at the ceiling, a negative estimate of the mismatch
 # 1 point
 ### BEGIN HIDDEN TESTS
 def check_split_hidden() -> None:
@@ -3213,11 +3226,13 @@ def check_split_hidden() -> None:
 
     rng = test_rng("p4-split-hidden")
     log_aggregate, log_p = normal(rng, 30), normal(rng, 30) + 5
-    got = rate_split(log_aggregate + 9 + 0.1 * normal(rng, 30), log_aggregate, log_p)
-    check_named("rate_split", got, RateSplit)
-    text = "the information is at most log N"
-    check_close("information", got.information, torch.tensor(np.log(30.0)), look=text)
-    check_close("marginal", got.marginal, torch.tensor(np.mean((log_aggregate - log_p).numpy())))
+    for gain, share in ((np.log(30.0) - 0.01, 1.0), (np.log(30.0) - 0.2, 0.0)):
+        got = rate_split(log_aggregate + gain, log_aggregate, log_p)
+        check_named("rate_split", got, RateSplit)
+        check_close("information", got.information, torch.tensor(gain))
+        check_close("saturated", got.saturated, torch.tensor(share, dtype=torch.float64))
+        mismatch = np.mean((log_aggregate - log_p).numpy())
+        check_close("marginal", got.marginal, torch.tensor(mismatch))
 
 
 check_split_hidden()
@@ -3263,21 +3278,28 @@ def check_active() -> None:
 
 check_active()
 
+
 # %% tags=["train"]
-with torch.no_grad():
-    for data, net in ((Ring(), ring_vae), (Pillow(), pillow_vae)):
-        rng_split = torch.Generator().manual_seed(3)
-        q_all = net.encode(data.sample(2_000, rng_split))
-        z_one = reparameterise(q_all, torch.randn(1, 2_000, 2, generator=rng_split))[0]
-        log_q = gaussian_log_lik(z_one, q_all.mu[None], q_all.log_sigma)[0]
-        split = rate_split(
-            log_q,
-            aggregate_log_prob(z_one, q_all),
-            gaussian_log_lik(z_one, 0 * z_one[None], 0 * z_one[0])[0],
-        )
-        active = active_units(q_all.mu, 0.01).tolist()
-        parts = f"information {split.information:.3f}, mismatch {split.marginal:.3f} nats"
-        print(f"{type(data).__name__}: {parts}, active {active}")
+@torch.no_grad()
+def describe_codes(net: PointVae | PixelVae, x: Tensor, seed: int) -> str:
+    """Where the rate of a network goes on examples x (N, D), in words."""
+    rng = torch.Generator(x.device).manual_seed(seed)
+    q = net.encode(x)
+    z = reparameterise(q, torch.randn(1, *q.mu.shape, generator=rng, device=x.device))[0]
+    density = lambda g: torch.distributions.Normal(g.mu, g.log_sigma.exp()).log_prob(z).sum(-1)
+    prior = Gaussian(torch.zeros_like(q.mu), torch.zeros_like(q.mu))
+    split = rate_split(density(q), aggregate_log_prob(z, q), density(prior))
+    active = int(active_units(q.mu, 0.01).sum())
+    return (
+        f"information {split.information:.2f}, mismatch {split.marginal:.2f} nats, "
+        f"{split.saturated:.0%} of the terms at the ceiling log N = {math.log(len(x)):.2f}, "
+        f"{active} of {q.mu.shape[1]} coordinates active"
+    )
+
+
+for data, net in ((Ring(), ring_vae), (Pillow(), pillow_vae)):
+    points = data.sample(2_000, torch.Generator().manual_seed(3))
+    print(f"{type(data).__name__}: {describe_codes(net, points, 3)}")
 
 # %% [markdown]
 # ### 4.14 The ring, scored against the exact density (3 points, from your weights)
@@ -3338,21 +3360,21 @@ def score_pillow() -> None:
 score_pillow()
 
 # %% [markdown]
-# **Question 4.15 (2 points, by a person; at most 150 words).** On the pillow the rate goes to zero; on the ring it does not. Explain both with
-# 4.9 (what is the posterior when $w=0$?) and with the bound: why can no use of $z$ raise the ELBO on the pillow, although the data do vary? Then name one situation
-# in which a rate of zero would be a *failure*, and one remedy.
+# **Question 4.15 (2 points, by a person; at most 200 words).** On the pillow the rate goes to zero; on the ring it does not.
 #
-# *Rubric: 1 point for the pillow (the decoder's own noise already is the exact density, so every nat of rate would be paid for nothing: posterior = prior is the
-# optimum, not an accident) and the ring (no $\mathcal N(\text{const},\mathrm{diag})$ is a ring, and the reconstruction gained exceeds the rate paid); 1 point for a failure with its remedy (an
-# autoregressive or otherwise strong decoder, or a start at which the decoder ignores z; free bits, warm-up of $\beta$, a weaker decoder).*
+# 1. Explain both with 4.9 (what is the posterior when $w=0$?) and with the bound. Can any use of $z$ raise the ELBO on the pillow, although the data do vary? Is a rate of zero the only optimum there?
+# 2. Name one situation in which a rate of zero would be a *failure*, and one remedy.
+#
+# *Rubric: 1 point for question 1: both data sets are explained by what the bound can gain and what it must pay, not by what was observed, and 4.9 is used; 1 point for question 2: the situation is one in which
+# a used latent would raise the bound, and the remedy acts on its cause.*
 
 # %% [markdown] nbgrader={"grade_id": "p4-ignored-text", "grade": true, "solution": true, "points": 2}
-# *Reference answer.* On the pillow $p(x)=\mathcal N(m,\mathrm{diag}\,s^2)$ is already in the decoder's family with a constant mean. With $w=0$ task 4.9 gives the prior as
-# posterior: the exact encoder returns the prior, the rate is 0, and the ELBO equals $\log p(x)$, the ceiling. Any dependence of the mean on $z$ would have to shrink the learned
-# scale in return, and could at best reach the same ceiling (a linear $w$ with the same marginal variance) with a posterior that the encoder must match, and a price in rate. The
-# data vary, but independently, so there is nothing that a shared cause could explain. A ring is not Gaussian: only a mean that moves with $z$ puts mass on a circle, and
-# each nat of rate buys more than a nat of reconstruction (0.15 against 1.4 in width). A rate of zero is a failure when the data have shared causes and the decoder finds a
-# local optimum without them: an autoregressive decoder models the pixels alone, and samples lose nothing but the code says nothing. Remedies: free bits or a warm-up of beta.
+# *Reference answer.* (1) On the pillow $p(x)=\mathcal N(m,\mathrm{diag}\,s^2)$ is in the decoder's family with a constant mean. With $w=0$ task 4.9 gives the prior as
+# posterior, so the exact encoder returns the prior, the rate is 0 and the ELBO equals $\log p(x)$, the ceiling: nothing can raise it. It is not the only optimum: a decoder $wz+b$ in one coordinate with
+# $w^2+\sigma^2=s^2$ and its exact posterior as encoder reaches the same ceiling at a rate above 0; it trades noise of the decoder for rate, nat for nat. But it gains nothing, any error of the encoder costs, and the
+# gradient is noisier; training ends near zero. The data vary, but independently: no common cause is there to be found. A ring is no $\mathcal N(\text{const},\mathrm{diag})$: only a mean that moves with $z$ puts
+# mass on a circle, and the gain in reconstruction (a scale near 0.1 instead of 1.4) exceeds the rate. (2) A rate of zero is a failure when the data have common causes and training settles for a decoder that models them badly without $z$, or
+# when an autoregressive decoder needs no code although we wanted one. Remedies: free bits or a warm-up of beta in the first case; a weaker decoder in the second.
 
 # %% [markdown]
 # ## Part C: MNIST
@@ -3804,8 +3826,9 @@ for beta in BETAS:
 # short segment of slope $-\beta$. Then answer in the cell below, in at most 120 words: why is $R+D\ge\mathbb E[-\log p_\theta(x)]$ for every point, what does a segment of slope $-\beta$ mean at an optimum,
 # and which $\beta$ would you choose for compression at 10 nats, for sampling, for the highest likelihood?
 #
-# *Rubric: 1 point for the figure (right axes with units, five points named, the line, the segments); 1 point for the answers (R + D is a negative ELBO; at an optimum of $D+\beta R$ the curve has slope
-# $-\beta$ there; a choice for each of the three purposes that follows from the figure).*
+# *Rubric: 1 point for the figure (right axes with units, five points named, the line, the segments); 1 point for the answers (a reason for the inequality that names the bound; a statement about the slope that follows from the
+# objective; a choice for each of the three purposes that follows from the figure).*
+
 
 # %% tags=["train"] nbgrader={"grade_id": "p4-curve-figure", "grade": true, "solution": true, "points": 1}
 ### BEGIN SOLUTION
@@ -3831,20 +3854,30 @@ fig.tight_layout()
 # $\beta$ nats of distortion. At 10 nats: the largest $\beta$ whose rate is near 10. For sampling: a $\beta$ somewhat above 1 closes the mismatch between the aggregate and the prior at some loss of sharpness. For likelihood: $\beta=1$, the smallest sum.
 
 # %% [markdown]
-# ### 4.24 Discussion (2 points, by a person; at most 200 words)
+# ### 4.24 Discussion (2 points, by a person; at most 250 words)
 #
-# 1. Put the numbers in order: 206 (no latent), your $-$ELBO, your $-$bound with $k=500$. What does each of the two differences measure? Which part of the second would a better *encoder* remove, and which not?
-# 2. Your samples look worse than your reconstructions. Use the two terms of 4.12 to say why, and name one change to the model that addresses exactly this.
+# First, where does the rate go on the images?
+
+# %% tags=["train"]
+rng_codes = torch.Generator(DEVICE).manual_seed(6)
+x_codes = x_test[:500]
+x_codes = binarise(x_codes, torch.rand(x_codes.shape, generator=rng_codes, device=DEVICE))
+print(describe_codes(vae, x_codes, 6))
+
+# %% [markdown]
+# 1. Put the numbers in order: 206 (no latent), your $-$ELBO, your $-$bound with $k=500$. What does each of the two differences measure? Which part of what remains would a better *encoder* remove, and which not?
+# 2. Your samples look worse than your reconstructions. Use the two terms of 4.12 to say why, and name one change to the model that addresses exactly this. Why does the line above *not* tell you how large that mismatch is?
 # 3. What would happen to the *number* and to the *samples* if you had trained on grey values with the same likelihood?
 #
-# *Rubric: 1 point for 1 (what the latent explains; the gap KL(q || posterior) averaged, of which k = 500 removes most, and the rest of the distance to the truth belongs to the decoder); 1 point for 2 and 3 together (reconstructions use codes
-# from the aggregate, samples from the prior: mismatch term; a richer prior or a flow on z; grey values: the "likelihood" is no probability of anything observed, numbers not comparable).*
+# *Rubric: 1 point for question 1: each difference is named as a quantity of the model (not only as "better"), and the share of encoder and decoder is told apart; 1 point for questions 2 and 3 together: the reason uses where the codes come from,
+# the change acts on that and on nothing else, the limit of the estimate is seen, and the answer on grey values says what the number then is.*
 
 # %% [markdown] nbgrader={"grade_id": "p4-discussion", "grade": true, "solution": true, "points": 2}
-# *Reference answer.* (1) From 206 to about 91: what a code of about 23 nats tells the decoder beyond pixel averages, after its price. From 91 to about 86: the gap of the bound, on average $\mathrm{KL}(q\,\|\,p_\theta(z\mid x))$, of which 500 draws remove almost all. A richer
-# encoder could remove exactly this part; the rest, from 86 down to the entropy of the data, belongs to decoder and prior. (2) Reconstructions decode $z\sim q(z\mid x)$, so on average codes from the aggregate; samples decode
-# $z\sim p$. The mismatch term $\mathrm{KL}(q(z)\|p(z))$ is the price of the difference: prior codes lie where the decoder was never trained. A learned prior (a mixture of encoders, a flow) reduces this term and leaves the information alone. (3) With grey values the
-# sum of cross-entropies is no log-probability of any observation, so the number cannot be compared with 86; samples of the means would look much the same, perhaps smoother.
+# *Reference answer.* (1) From 206 to about 91: what a code of about 26 nats tells the decoder beyond pixel averages, its price already paid. From 91 to about 86: the gap of the ELBO, on average $\mathrm{KL}(q\,\|\,p_\theta(z\mid x))$, of which 500 draws remove almost all. A richer
+# encoder could remove exactly this part; the rest, from 86 down to the entropy of the data, belongs to decoder and prior. (2) Reconstructions decode $z\sim q(z\mid x)$, on average codes from the aggregate; samples decode
+# $z\sim p$. The mismatch $\mathrm{KL}(q(z)\|p(z))$ is the difference: prior codes lie where the decoder was never trained. A learned prior (a mixture of encoders, a flow on $z$) reduces this term and leaves the information alone. The estimate is at its ceiling: every term is
+# $\log 500=6.2$, the true information is larger, and what it lacks is counted as mismatch, so the printed mismatch is only an upper bound. (3) With grey values the
+# sum of cross-entropies is the log-probability of nothing that was observed, so the number cannot be compared with 86 (it is not even bounded by the same entropy); the samples, which show means, would look much the same, perhaps smoother.
 
 # %% [markdown]
 # ## Hand in
