@@ -62,7 +62,7 @@ def _in_child(tree: Path, tests: list[str]) -> str:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1), os.dup2(null, 2)
     seen, quick = _Outcomes(), ["-x", "--assert=plain", "-p", "no:cacheprovider", "-o", "addopts="]
-    code = pytest.main([*quick, *tests], [seen])
+    code = pytest.main([*quick, f"--basetemp={tree.parent / 'tmp'}", *tests], [seen])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return "broken"
     return next((k for k in ("failed", "skipped", "passed") if seen.ended[k]), "broken")
@@ -86,7 +86,8 @@ def _preload(names: list[str]) -> None:
 def copied_tree(root: Path):
     """A copy of the packages and tests of `root`; what else is there is linked."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        tree = Path(folder).resolve()
+        tree = Path(folder).resolve() / "tree"  # beside it: the tests' own temporary folders
+        tree.mkdir()
         for path in root.iterdir():
             if path.name in COPIED:
                 shutil.copytree(

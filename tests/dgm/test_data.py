@@ -202,6 +202,8 @@ def test_binarise_has_the_grey_levels_as_means():
     assert ((draws.mean(0) - x).abs() <= bound).all()
     assert set(draws.unique().tolist()) == {0.0, 1.0} and draws.dtype == x.dtype
     assert not torch.equal(draws[0], draws[1])
+    pair = binarise(torch.full((4000, 2), 0.5), rng).mean(1)  # pixels are independent
+    assert abs((pair == 0.5).double().mean() - 0.5) < 6 * 0.5 / 4000**0.5
 
 
 @pytest.mark.data
