@@ -6,7 +6,7 @@ import builtins
 
 MAX_TEXT = 2000  # characters
 
-_NEVER = ("SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException", "Exception")
+_TOO_WIDE = ("BaseException", "Exception")
 
 
 class StudentError(Exception):
@@ -32,7 +32,7 @@ def student_error(
     family: tuple[type, ...] = (StudentError,)
     for name in bases:
         base = getattr(builtins, name, None)
-        if name not in _NEVER and isinstance(base, type) and issubclass(base, Exception):
+        if name not in _TOO_WIDE and isinstance(base, type) and issubclass(base, Exception):
             family = (StudentError, base)
             break
     name = kind if kind.isidentifier() else "Exception"

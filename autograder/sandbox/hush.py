@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,10 +37,12 @@ def alarm(seconds: float) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise CallTimeout(f"no result after {seconds:g} seconds")
 
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    begin, old = time.monotonic(), signal.signal(signal.SIGALRM, stop)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+        if left:  # somebody's timer was running: it goes on
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, left - time.monotonic() + begin))

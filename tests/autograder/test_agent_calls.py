@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -202,6 +203,8 @@ def test_a_detached_result_has_no_gradient():
     (x,) = leaves((3,))
     f, g = bound(f=lambda v: v.detach() * 2, g=lambda v, w: v * w.detach())
     assert not f(x).requires_grad
+    kept, cut = bound(h=lambda v: (v * 2, v.detach()))(x)
+    assert kept.requires_grad and not cut.requires_grad
     (w,) = leaves((3,))
     out = g(x, w)
     grads = torch.autograd.grad(out.sum(), [x, w], allow_unused=True)
@@ -301,8 +304,25 @@ def test_a_slow_call_is_stopped():
 
     g = bound(f=f)
     g._student.link.deadline = time.monotonic() + 0.5
+    begin = time.monotonic()
     with pytest.raises(StudentError, match="no result after"):
         g()
+    assert time.monotonic() - begin < 3
+
+
+def test_the_alarm_of_a_call_leaves_another_timer_running():
+    rung = []
+    old = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    before = signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        bound(f=lambda: 1)()
+        end = time.monotonic() + 5
+        while not rung and time.monotonic() < end:
+            time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGALRM, old)
+        signal.setitimer(signal.ITIMER_REAL, *before)
+    assert rung == [1]
 
 
 def test_changes_in_place_are_noted_and_do_not_reach_the_judge():
