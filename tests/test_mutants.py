@@ -32,12 +32,21 @@ def test_left_out():
 
 def _run(*args: object) -> subprocess.CompletedProcess:
     command = [sys.executable, RUNNER, *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=550)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1700)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_mutants_are_rejected(path):
-    """Each wrong program fails the test named for it, which the unchanged program passes."""
+def test_a_third_of_the_mutants_is_rejected(path):
+    """The first of each three wrong programs fails its test, which the unchanged one passes."""
+    done = _run(path, "--every", 3)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_all_mutants_are_rejected(path):
+    """Each wrong program fails the test named for it."""
     done = _run(path)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -89,6 +98,16 @@ def test_runner_tells(toy, old, new, test, code, says):
     done = toy(old, new, test)
     assert (done.returncode, says in done.stdout) == (code, True), done.stdout + done.stderr
     assert (toy.tree / "dgm/toy.py").read_text() == MODULE
+
+
+def test_runner_leaves_mutants_out_when_told(toy):
+    """--every 2 runs the first of two entries; the second, which survives, is not reached."""
+    toy("2 * x", "3 * x", "test_value")
+    path = toy.tree / "toy.toml"
+    entry = path.read_text()
+    path.write_text(entry + entry.replace("test_value", "test_blind"))
+    runs = [_run(path, "--root", toy.tree, "--every", n).returncode for n in (1, 2)]
+    assert runs == [1, 0]
 
 
 def test_runner_refuses_an_unknown_field(tmp_path):
