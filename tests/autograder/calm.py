@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 from nbformat.v4 import new_output
@@ -55,3 +58,20 @@ class StumblingExecute(CalmExecute):
         if resources["nbgrader"]["student"] == "ada":
             raise RuntimeError("stumbled over ada")
         return super().preprocess(nb, resources)
+
+
+class SlowExecute(CalmExecute):
+    """Takes a while, so that a test can end the program in the middle."""
+
+    def preprocess(self, nb, resources):
+        time.sleep(2)
+        return super().preprocess(nb, resources)
+
+
+def grade_or_die(job):
+    """Stands for grading: one student's job ends its whole process, the others return."""
+    if job.student == "killer":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.student == "raiser":
+        raise ValueError("no good")
+    return {"student": job.student, "failed": "", "threads": os.environ.get("OMP_NUM_THREADS")}
