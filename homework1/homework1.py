@@ -3780,13 +3780,13 @@ with torch.no_grad():
     again = vae.decode(codes_shown).sigmoid()
     steps_shown = torch.linspace(0, 1, 9, device=DEVICE)
     paths = [
-        slerp(codes_shown[i], codes_shown[j], steps_shown) for i, j in ((0, 1), (2, 4), (7, 9))
+        slerp(codes_shown[i], codes_shown[j], steps_shown) for i, j in ((0, 1), (2, 4), (3, 8))
     ]
     between = vae.decode(torch.cat(paths)).sigmoid()
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), width_ratios=[1, 1.4, 1.4])
 panels = [
-    (samples, 8, "From the prior: most samples are digits, some lie between two"),
-    (torch.cat([x_shown, again]), 10, "Reconstructions (below) are smoother than their images"),
+    (samples, 8, "From the prior: some samples lie between digits"),
+    (torch.cat([x_shown, again]), 10, "Reconstructions (below) are smoother"),
     (between, 9, "On the sphere one digit turns into another"),
 ]
 for ax, (sheet, columns, title) in zip(axes, panels):
