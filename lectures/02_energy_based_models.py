@@ -45,13 +45,13 @@ from dgm.training import Fit, fit, minibatches
 from dgm.weights import load_weights, save_weights
 from dgm.zoo import ZOO, rings
 
-plt.rcParams["figure.dpi"] = 75
+plt.rcParams["figure.dpi"] = 70
 
 # %% tags=["parameters"]
 SEED = 0
 DRAWS = 200_000  # Monte-Carlo draws in statistical claims; smoke: 40000
 CHAINS = 400  # chains in the comparison of samplers; smoke: 40
-BUDGET = 3000  # evaluations of the energy or its gradient that each chain may spend; smoke: 60
+BUDGET = 2400  # evaluations of the energy or its gradient that each chain may spend; smoke: 60
 CROSSINGS = 300  # chains that must climb a barrier; smoke: 20
 RBM_STEPS = 6000  # updates of the small Boltzmann machine; smoke: 20
 ZOO_STEPS = 1000  # updates of each energy in the plane; smoke: 6
@@ -88,8 +88,8 @@ draw_family_tree(ax_tree, 2);
 # ## Motivation: what a mixture cannot bend around
 #
 # EM gave us exact likelihoods and exact samples, and it is hard to beat on blobs. Give it two concentric rings (those of the zoo, drawn with a softer stroke, $\sigma=0.2$). **Predict first:** how many Gaussians does a ring need? The
-# law of the data is known here, so we can measure the loss in nats: $\mathrm{KL}(\color{darkorange}{p_{\text{data}}}\,\|\,\color{royalblue}{p_\theta})$ is the entropy
-# gap on held-out points.
+# law of the data is known here, so we can measure the loss in nats: $\mathrm{KL}(\color{darkorange}{p_{\text{data}}}\,\|\,\color{royalblue}{p_\theta})$ is the mean
+# difference of the two log-densities on held-out points.
 
 # %%
 two_rings = rings(sigma=0.2)  # the zoo's rings with a softer stroke
@@ -655,17 +655,17 @@ fig_scale.tight_layout()
 #
 # ### Five methods, two targets, one budget
 #
-# Now all five on the banana and on the eight Gaussians of the zoo, each with the same number of evaluations of $E$ or $\nabla E$. Importance sampling proposes from $\mathcal N(0,2^2I)$ and resamples; rejection proposes from the box; the three chains start in *one point*. The judge is the sliced Wasserstein
+# Now all five on the banana and on the eight Gaussians of the zoo, each with the same number of evaluations of $E$ or $\nabla E$ (the gradient at the current point is remembered, not paid for twice). Importance sampling proposes from $\mathcal N(0,2^2I)$ and resamples; rejection proposes from the box; the three chains start in *one point*. The judge is the sliced Wasserstein
 # distance to exact samples, with the *floor* that two exact samples of that size show.
 
 # %%
 start_point = {"banana": torch.tensor([0.0, -1.0]), "eight_gaussians": torch.tensor([2.0, 0.0])}
 unit_step = {"banana": 0.01, "eight_gaussians": 0.002}  # steps fit for the narrow direction of each
 total = CHAINS * BUDGET
-chain_settings = {  # evaluations per step, and the step
+chain_settings = {  # new gradients per step (the one at hand need not be computed again), the step
     "ULA": (1, lambda x, e, u, f, h: ula_step(x, f, h, e)),
-    "MALA": (2, lambda x, e, u, f, h: mala_step(x, f, 2 * h, e, u)),
-    "HMC": (20, lambda x, e, u, f, h: hmc_step(x, f, (1.5 * h) ** 0.5, 10, e, u)),
+    "MALA": (1, lambda x, e, u, f, h: mala_step(x, f, 2 * h, e, u)),
+    "HMC": (10, lambda x, e, u, f, h: hmc_step(x, f, (1.5 * h) ** 0.5, 10, e, u)),
 }
 
 
@@ -710,7 +710,7 @@ fig_contest.suptitle("On the banana all five agree; between eight islands no cha
 fig_contest.tight_layout()
 
 # %% [markdown]
-# Read the table with the picture. On the banana everything works, HMC with the cheapest draws. On the islands the two *blind* methods win: in two dimensions they still can. The three chains report healthy acceptance, their autocorrelation time is finite, and **they have seen one mode of eight**. Nothing inside a single chain reveals it:
+# Read the table with the picture. On the banana everything works, and an independent draw costs HMC the fewest gradients. On the islands the two *blind* methods win: in two dimensions they still can. The three chains report healthy acceptance, their autocorrelation time is finite, and **they have seen one mode of eight**. Nothing inside a single chain reveals it:
 # its autocorrelation is that of the mode it knows. What does reveal it: several chains from *different* starts that disagree.
 #
 # ### Mixing between modes: waiting for a miracle
@@ -753,10 +753,10 @@ ax_kr.legend(fontsize=8)
 fig_kramers.tight_layout()
 
 # %% [markdown]
-# For the eight Gaussians with $\sigma=0.1$ the saddle between neighbours is at $0.77$ from each, $7.7\sigma$: a barrier of about 29 nats, $e^{29}\approx4\times10^{12}$. That is why four thousand chains would not help. Better dynamics lower the prefactor; they do not remove $e^\Delta$. What removes it is *changing the landscape*: starting everywhere (below), temperature,
+# For the eight Gaussians with $\sigma=0.1$ the saddle between neighbours is at $0.77$ from each, $7.7\sigma$: a barrier of about 29 nats, $e^{29}\approx4\times10^{12}$. That is why four hundred chains do not help. Better dynamics lower the prefactor; they do not remove $e^\Delta$. What removes it is *changing the landscape*: starting everywhere (below), temperature,
 # or noise levels (lecture 8).
 #
-# The film shows both sides. 300 particles on the eight-Gaussian surface, left to ULA: first from everywhere, which finds all modes; then the same dynamics from one mode.
+# The film shows both sides: 300 particles on the eight-Gaussian surface that start everywhere (white), and 300 that start in one mode (red), all left to ULA.
 
 # %%
 octagon = ZOO["eight_gaussians"]
@@ -767,7 +767,7 @@ film_one = film_one[torch.arange(61).clamp(max=len(film_one) - 1)]  # a short ru
 
 
 def draw_particles(ax, k):
-    """Frame k: particles from everywhere (blue) and from one mode (red)."""
+    """Frame k: particles from everywhere (white) and from one mode (red)."""
     plot_density(ax, lambda x: octagon.log_prob(x) / 6, n=60)
     ax.scatter(*film_wide[k].T, s=4, color="white", label="from everywhere")
     ax.scatter(*film_one[k].T, s=4, color=CRITIC, label="from one mode")
@@ -852,7 +852,7 @@ if SLIDERS:
 # $$
 # \nabla^2_\theta\log Z_\theta=\mathrm{Cov}_{p_\theta}\big[\varphi(x)\big]\succeq0,
 # $$
-# so the likelihood is concave, and only a network makes it otherwise.
+# so the log-likelihood is concave; hidden units or a network make it otherwise.
 #
 # ### A machine small enough to enumerate
 #
@@ -1099,10 +1099,10 @@ def draw_training(ax, k):
     ax.set_title(f"update {step}", fontsize=9)
 
 
-fig_tug, axes_tug = plt.subplots(1, 5, figsize=(12, 2.8), sharey=True)
+fig_tug, axes_tug = plt.subplots(1, 4, figsize=(10, 2.8), sharey=True)
 film_strip(axes_tug, draw_training, len(plane_film))
 fig_tug.tight_layout()
-animate(draw_training, len(plane_film), size=(3.6, 3.6), fps=10, dpi=80, cap=450_000)
+animate(draw_training, len(plane_film), size=(3.6, 3.6), fps=10, dpi=64, cap=240_000)
 
 # %% [markdown]
 # ### What breaks, 3: the sampler that never arrives
@@ -1230,7 +1230,7 @@ fig_long.tight_layout()
 print(f"energies in nats: test data {test_nats.mean():.0f} +- {test_nats.std():.0f}, chains at the end {long_nats[-1].mean():.0f} +- {long_nats[-1].std():.0f}")
 
 # %% [markdown]
-# Read it in three parts. Up to 100 steps the chains fall; between 100 and 600, the regime of training, they look like digits and have the energies of digits. **Then they go on sinking**: after 6,000 steps the strokes are simpler, sevens, nines and ones crowd in, the mean energy is one that only one held-out digit in sixteen undercuts, and the spread is half that of the data. If $e^{-E/T}$ were the density of digits, long chains and test data would have the *same* law of energies. So this model is better than the
+# Read it in three parts. Up to 100 steps the chains fall; between 100 and 600, the regime of training, they look like digits and have the energies of digits. **Then they go on sinking**: after 6,000 steps the strokes are simpler, sevens, nines and ones crowd in, the mean energy is undercut by only a few held-out digits in a hundred, and the spread is half that of the data. If $e^{-E/T}$ were the density of digits, long chains and test data would have the *same* law of energies. So this model is better than the
 # short-run one (its long chains are still digits, not garbage) and yet **not converged**: quote it for its samples, not for a likelihood. This check needs no $Z$, no labels and no judge's taste.
 
 # %%
@@ -1266,7 +1266,7 @@ fig_near.tight_layout()
 print("census of 124 samples by nearest neighbour, digits 0-9:", census.tolist())
 
 # %% [markdown]
-# No copies: the samples are about as far from the training set as new test digits are, or farther. Now a knob. **Predict first:** we keep the energy and change only the noise of the sampler, from none at all to ten times the right amount.
+# No copies: the samples are about as far from the training set as new test digits are, or farther. Now a knob. **Predict first:** we keep the energy and change only the noise of the sampler, from none at all to three times the right amount.
 
 # %%
 def draw_noise(ax, factor):
@@ -1278,7 +1278,7 @@ def draw_noise(ax, factor):
 
 
 fig_noise, axes_noise = plt.subplots(1, 4, figsize=(10, 2.9))
-for ax_n, factor in zip(axes_noise, (0.0, 1.0, 3.0, 10.0)):
+for ax_n, factor in zip(axes_noise, (0.0, 0.3, 1.0, 3.0)):
     draw_noise(ax_n, factor)
 fig_noise.tight_layout()
 if SLIDERS:
@@ -1293,7 +1293,7 @@ if SLIDERS:
     interact_noise(show_noise, factor=FloatSlider(value=1.0, min=0.0, max=10.0, step=0.25))
 
 # %% [markdown]
-# Without noise the chains are *gradient descent* on $E$, and the digits look the same or better. That is a confession: on the scale of one run this sampler gets its variety from the random start, not from the noise, although the noise has the right size. With less than that (self-check 5) the name Langevin is a courtesy.
+# Without noise the chains are *gradient descent* on $E$, and the digits are the same digits, a little cleaner; three times too much noise ($T$ nine times too high) buries them. That is a confession: on the scale of one run this sampler gets its variety from the random start, not from the noise, although the noise has the right size. With less than that (self-check 5) the name Langevin is a courtesy.
 #
 # ### What the energy says about strangers
 #
