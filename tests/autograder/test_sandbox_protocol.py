@@ -211,6 +211,17 @@ def test_bad_frames_are_refused(data):
             recv_frame(b, 5)
 
 
+@pytest.mark.parametrize(
+    "sizes", [{"n_head": protocol.MAX_JSON + 1}, {"n_blob": protocol.MAX_BLOB + 1}]
+)
+def test_sizes_are_refused_before_anything_is_read(sizes):
+    a, b = socket.socketpair()
+    with a, b:
+        a.sendall(framed(b"{}", **sizes))
+        with pytest.raises(ProtocolError, match="too big"):
+            recv_frame(b, 1)
+
+
 def test_silence_and_half_frames_end_in_time():
     a, b = socket.socketpair()
     with a, b:
