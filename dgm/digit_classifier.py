@@ -5,6 +5,7 @@ what weights/README.md records.
 """
 
 import argparse
+import sys
 import time
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from dgm.data import load_images
 from dgm.digits import DIGIT_WEIGHTS, DigitNet
+from dgm.image_files import DataError
 from dgm.training import Fit, fit, minibatches, progress
 from dgm.weights import save_weights
 
@@ -58,4 +60,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DataError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
