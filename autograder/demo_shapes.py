@@ -15,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_output
 from PIL import Image, ImageDraw
 
 from autograder.cells import defines, grade_id, is_marked_by_hand, is_test
+from autograder.errors import CourseError
 
 _MARKER = re.compile(r"^[^\n]*### (?:BEGIN|END) SOLUTION[^\n]*\n?", flags=re.M)
 _LOOP = "\n\n\ndef {name}(*args, **kwargs):\n    while True:\n        pass\n"
@@ -56,10 +57,14 @@ def with_source(notebook: NotebookNode, name: str, source: str) -> NotebookNode:
 
 
 def with_slip(notebook: NotebookNode, name: str, old: str, new: str) -> NotebookNode:
-    """One answer with a text in it replaced; ValueError when the text is not there once."""
+    """One answer with a text in it replaced; CourseError when the text is not there once."""
     source = cell_of(notebook, name).source
     if source.count(old.strip("\n")) != 1:
-        raise ValueError(f"the solution {name} does not hold {old.strip()!r} exactly once")
+        raise CourseError(
+            f"a solution {name} that holds {old.strip()!r} once, as verify/mutants.toml says",
+            f"it is there {source.count(old.strip())} times",
+            "build the homework anew (`publish homework`), or mend that entry",
+        )
     return with_source(notebook, name, source.replace(old.strip("\n"), new.strip("\n")))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -190,13 +191,11 @@ def test_expected_or_not():
     assert as_expected(Row("a", "A", graded=False), refused) and not as_expected(rows[0], refused)
 
 
-def test_mutants_of_the_homework_still_fit_its_source(course):
+def test_a_slip_that_does_not_fit_the_solution_is_a_message():
     """No file: none. A text that is not there once: an error that names it."""
-    from pathlib import Path
-
     assert read_mutants(Path("nowhere.toml")) == []
     notebook = demo_shapes.reference(source_notebook(), release_notebook(source_notebook()))
-    with pytest.raises(ValueError, match="p1-square"):
+    with pytest.raises(CourseError, match="p1-square"):
         demo_shapes.with_slip(notebook, "p1-square", "not there", "x")
 
 

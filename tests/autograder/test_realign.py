@@ -173,7 +173,9 @@ def test_ids_kept_by_colab_in_the_metadata_count(skeleton):
     for cell in notebook.cells:
         cell.metadata = type(cell.metadata)(id=cell.id)
         cell.id = "x" + cell.id
-    assert answers(realign(notebook, skeleton)) == ANSWERS
+    result = realign(notebook, skeleton)
+    assert answers(result) == ANSWERS
+    assert {note.detail for note in result.notes} == {"by cell id"}
 
 
 def test_exchanged_grade_ids_do_not_exchange_answers(skeleton):
