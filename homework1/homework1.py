@@ -20,7 +20,7 @@
 # number that you report earns nothing by itself. Figures and answers in words are marked by a person against the rubric
 # printed beside them.
 #
-# **Conventions of the whole homework** (three of them differ from the lectures, on purpose)
+# **Conventions of the whole homework** (some differ from the lectures, on purpose)
 #
 # - All logarithms are natural and all scores are in nats.
 # - A Gaussian is given by `mu` and `log_sigma` $=\log\sigma$, the log of the *standard deviation*. The lectures use
