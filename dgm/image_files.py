@@ -55,15 +55,16 @@ def real_images(name: str, train: bool) -> tuple[Tensor, Tensor]:
     ]
     if data:
         sources.insert(0, (f"DGM_DATA={given}", lambda: _from_files(name, train, data)))
-    tried = [] if data else ["DGM_DATA: not set"]
+    tried, damaged = [] if data else ["DGM_DATA: not set"], []
     for source, read in sources:
         try:
             x, y = read()
         except (OSError, RuntimeError, ValueError) as error:
             tried.append(f"{source}: {error}")
-            if not isinstance(error, FileNotFoundError):
-                print(f"data: {tried[-1]}")  # damage is told even if another source has the set
+            damaged += [] if isinstance(error, FileNotFoundError) else [f"data: {tried[-1]}"]
             continue
+        for line in damaged:  # told even though another source has the set
+            print(line)
         _keep_tensors(kept, x, y, sizes)
         return x, y
     raise DataError(_what_to_do(name, folder, files, tried))

@@ -3,7 +3,9 @@
 import bz2
 import gzip
 import os
+import runpy
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,16 @@ def test_missing_sets_are_explained(places, monkeypatch):
     for part in ("DGM_DATA: not set", str(places / "cache"), "download: no route to host"):
         assert part in told
     assert "put usps.bz2, usps.t.bz2 into a folder D/USPS and set DGM_DATA=D" in told
+
+
+def test_training_command_without_data(monkeypatch, capsys):
+    """The command that trains the classifier says the same, exit code 2, and no traceback."""
+    monkeypatch.setattr("sys.argv", ["digit_classifier"])
+    monkeypatch.delitem(sys.modules, "dgm.digit_classifier", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("dgm.digit_classifier", run_name="__main__")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("mnist could not be had. Tried:")
 
 
 def test_stand_in_is_loud(places, capsys):
