@@ -1,7 +1,7 @@
 """A two-layer hierarchical VAE with top-down inference, as in ladder VAEs.
 
-Model: p(z2) p(z1 | z2) p(x | z1). Inference: q(z2 | x) q(z1 | z2, x), from the top down, so that
-each KL compares two Gaussians at the same place (Sonderby et al., 2016; Vahdat & Kautz, 2020).
+Model: p(z2) p(z1 | z2) p(x | z1, z2). Inference: q(z2 | x) q(z1 | z2, x), from the top down, so
+that each KL compares two Gaussians at the same place (Sonderby et al., 2016; Vahdat & Kautz, 2020).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from dgm.vae import bernoulli_log_prob, gaussian_kl, gaussian_log_prob, reparame
 class LayeredELBO(NamedTuple):
     """Terms of the two-layer bound, nats; the ELBO is recon - kl1 - kl2."""
 
-    recon: Tensor  # log p(x | z1), (B,)
+    recon: Tensor  # log p(x | z1, z2), (B,)
     kl1: Tensor  # KL(q(z1 | z2, x) || p(z1 | z2)) at the drawn z2, (B,)
     kl2: Tensor  # KL(q(z2 | x) || N(0, I)), (B,)
 
@@ -44,7 +44,7 @@ class HVAE(nn.Module):
         self.up2 = nn.Sequential(nn.SiLU(), vae_mlp(hidden, hidden // 2, 2 * K2))
         self.prior1 = vae_mlp(K2, hidden // 2, hidden // 2, 2 * K1)
         self.merge1 = nn.Sequential(nn.SiLU(), vae_mlp(hidden + K2, hidden // 2, 2 * K1))
-        self.decoder = vae_mlp(K1, hidden, hidden, D)
+        self.decoder = vae_mlp(K1 + K2, hidden, hidden, D)
         if out_bias is not None:
             self.decoder[-1].bias.data.copy_(out_bias)
 
@@ -65,9 +65,13 @@ class HVAE(nn.Module):
         shift, change = self.merge1(torch.cat([h, z2], -1)).chunk(2, dim=-1)
         return mu_p + (0.5 * logvar_p).exp() * shift, logvar_p + change
 
+    def decode(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """Pixel logits of p(x | z1, z2); (..., K1), (..., K2) -> (..., D)."""
+        return self.decoder(torch.cat([z1, z2], -1))
+
     def sample(self, eps2: Tensor, eps1: Tensor) -> Tensor:
         """Ancestral sampling, top down: noise (..., K2), (..., K1) -> pixel logits (..., D)."""
-        return self.decoder(reparameterise(*self.prior(eps2), eps1))
+        return self.decode(reparameterise(*self.prior(eps2), eps1), eps2)
 
 
 def hvae_elbo(x: Tensor, m: HVAE, eps2: Tensor, eps1: Tensor) -> LayeredELBO:
@@ -78,7 +82,7 @@ def hvae_elbo(x: Tensor, m: HVAE, eps2: Tensor, eps1: Tensor) -> LayeredELBO:
     q1 = m.infer1(h, z2)
     z1 = reparameterise(*q1, eps1)
     return LayeredELBO(
-        bernoulli_log_prob(x, m.decoder(z1)),
+        bernoulli_log_prob(x, m.decode(z1, z2)),
         gaussian_kl_between(*q1, *m.prior(z2)),
         gaussian_kl(*q2),
     )
@@ -96,7 +100,7 @@ def hvae_log_weights(x: Tensor, m: HVAE, eps2: Tensor, eps1: Tensor) -> Tensor:
     z1 = reparameterise(*q1, eps1)  # (S, B, K1)
     zero = torch.zeros(())
     return (
-        bernoulli_log_prob(x, m.decoder(z1))
+        bernoulli_log_prob(x, m.decode(z1, z2))
         + gaussian_log_prob(z1, *m.prior(z2))
         + gaussian_log_prob(z2, zero, zero)
         - gaussian_log_prob(z1, *q1)
@@ -104,11 +108,11 @@ def hvae_log_weights(x: Tensor, m: HVAE, eps2: Tensor, eps1: Tensor) -> Tensor:
     )
 
 
-def hvae_loss(m: HVAE, rng: torch.Generator, warm_up: int, free: float) -> Callable:
-    """Loss of a batch of grey images: binarise, draw, negative ELBO with two aids to layer 2.
+def hvae_loss(m: HVAE, rng: torch.Generator, warm_up: int) -> Callable:
+    """Loss of a batch of grey images: binarise, draw, negative ELBO with a warm-up.
 
-    The weight of both KL terms rises from 0 to 1 over `warm_up` calls (Sonderby et al., 2016), and
-    `free` nats of the batch mean of kl2 are not charged (free bits; Kingma et al., 2016).
+    The weight of both KL terms rises from 0 to 1 over the first `warm_up` calls, so that both
+    layers find a use before they must pay for it (Sonderby et al., 2016).
     """
     calls = iter(range(1, 10**9))
 
@@ -116,7 +120,7 @@ def hvae_loss(m: HVAE, rng: torch.Generator, warm_up: int, free: float) -> Calla
         x, weight = binarise(x, rng), min(1.0, next(calls) / warm_up)
         eps2 = torch.randn(len(x), m.K2, generator=rng)
         eps1 = torch.randn(len(x), m.K1, generator=rng)
-        recon, kl1, kl2 = (v.mean() for v in hvae_elbo(x, m, eps2, eps1))
-        return weight * (kl1 + kl2.clamp(min=free)) - recon
+        terms = hvae_elbo(x, m, eps2, eps1)
+        return (weight * (terms.kl1 + terms.kl2) - terms.recon).mean()
 
     return loss

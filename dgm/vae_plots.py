@@ -19,7 +19,8 @@ def draw_gaussians(ax: Axes, mean: Tensor, std: Tensor, color: str = CRITIC) -> 
 
 def draw_posterior(ax: Axes, axis: Tensor, density: Tensor, mean: Tensor, std: Tensor) -> Axes:
     """A posterior on a grid (blue) and Gaussians (red); density (n, n) is indexed [z1, z2]."""
-    ax.contourf(axis, axis, density.T, levels=[0.02, 0.06, 0.12, 0.2, 0.4, 0.9], cmap="Blues")
+    levels = [share * density.max().item() for share in (0.03, 0.15, 0.3, 0.5, 0.75, 1.0)]
+    ax.contourf(axis, axis, density.T, levels=levels, cmap="Blues")
     draw_gaussians(ax, mean, std)
     ax.set(xlim=(-3, 3), ylim=(-3, 3), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     return ax

@@ -50,6 +50,21 @@ def grid_log_density(vae: GaussianVAE, x: Tensor, n: int, lim: float = 4.5) -> T
 
 
 @torch.no_grad()
+def plane_density(vae: GaussianVAE, axis: Tensor, n: int, lim: float = 4.5) -> Tensor:
+    """p(x) of such a VAE on the grid cartesian_prod(axis, axis), (len(axis)**2,).
+
+    The noise is isotropic, so its density is a product over x1 and x2 and the sum over the n * n
+    latents is one matrix product: hundreds of times faster than point by point.
+    """
+    line = torch.linspace(-lim, lim, n)
+    z = torch.cartesian_prod(line, line)
+    mass = Normal(0.0, 1.0).log_prob(z).sum(1).exp() * (line[1] - line[0]) ** 2
+    noise = Normal(vae.decode(z)[None], (0.5 * vae.logvar_x).exp())
+    near = noise.log_prob(axis[:, None, None]).exp()  # (len(axis), n * n, 2)
+    return ((near[..., 0] * mass) @ near[..., 1].T).flatten()
+
+
+@torch.no_grad()
 def mean_bounds(draw: Callable[[], Tensor], sizes: Sequence[int], repeats: int) -> dict[int, float]:
     """Mean importance-weighted bound for each number of draws S in `sizes`, nats.
 

@@ -7,7 +7,13 @@ from torch.distributions import MultivariateNormal
 
 from dgm.vae import VAE, GaussianVAE, elbo, iw_bound
 from dgm.vae_plots import draw_codes, draw_field, draw_gaussians, draw_posterior, draw_tradeoff
-from dgm.vae_tools import ToyFlow, grid_log_density, mean_bounds, mistaken_reports
+from dgm.vae_tools import (
+    ToyFlow,
+    grid_log_density,
+    mean_bounds,
+    mistaken_reports,
+    plane_density,
+)
 
 matplotlib.use("Agg")
 
@@ -43,6 +49,17 @@ def test_grid_log_density():
     x = exact.sample((40,))
     got = grid_log_density(vae, x, 201, lim=6.0)
     torch.testing.assert_close(got, exact.log_prob(x), rtol=0, atol=1e-4)
+
+
+def test_plane_density():
+    """Oracle: the point-by-point sum, for a decoder that treats x1 and x2 differently."""
+    seeded()
+    vae = GaussianVAE(2, 2, (6,))
+    vae.decoder[-1].bias.data = torch.tensor([0.5, -1.0])
+    vae.logvar_x.data.fill_(-1.0)
+    axis = torch.linspace(-2, 2, 7)
+    expected = grid_log_density(vae, torch.cartesian_prod(axis, axis), 61).exp()
+    torch.testing.assert_close(plane_density(vae, axis, 61), expected)
 
 
 def test_mean_bounds():
