@@ -9,6 +9,7 @@ from autograder import doctor as health
 from autograder.context import Context, make_context, must_be_free, must_guard, take_roster
 from autograder.errors import CourseError
 from autograder.feedback import write_feedback
+from autograder.formgrader import HOW_TO_MARK, write_config
 from autograder.grading import Graded, grade_all, plan
 from autograder.intake import collect as take_in
 from autograder.intake import not_collected
@@ -28,6 +29,7 @@ def open_homework(name: str, version: str = "", context: Context | None = None) 
     release = find_release(context.build, name, version or None)
     must_be_free(context.place)
     opened = open_release(release, homework, context.place)
+    write_config(context.place.root)
     points = sum(opened.points.values())
     word = "opened" if opened.new else "open already"
     out = console()
@@ -165,7 +167,7 @@ def _show_gradebook(name: str, csv: Path | None, context: Context) -> None:
     out.print(grade_table(rows, f"{name}: {context.homework(name).title}"))
     waiting = sum(row.to_mark for row in rows)
     if waiting:
-        out.print(f"{waiting} answers wait for a person: open formgrader on {context.place.root}")
+        out.print(f"{waiting} answers wait for a person: {HOW_TO_MARK}", soft_wrap=True)
     out.print(f"CSV: {save_csv(rows, name, csv, context)}", soft_wrap=True)
 
 

@@ -66,6 +66,6 @@ class ClassFolder:
         return sorted(p.parent.name for p in (self.root / "submitted").glob(f"*/{homework}"))
 
 
-def db_url(path: Path) -> str:
+def db_url(path: Path | str) -> str:
     """SQLAlchemy's address of a SQLite file, with the long wait for locks."""
     return f"sqlite:///{path}?timeout={BUSY_SECONDS}"

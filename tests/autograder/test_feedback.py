@@ -1,14 +1,20 @@
 """Feedback pages: the table on top, no hidden test, markup as data."""
 
+import copy
 import re
 
+import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from desk import NAME, without
+from nbconvert.exporters import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from nbgrader.server_extensions.formgrader.handlers import template_path
 from small_homework import CUBE_TEST, cell_of, solved
+from traitlets.config import Config, PyFileConfigLoader
 
 from autograder.feedback import message_for_student, what_is_checked, write_feedback
+from autograder.formgrader import write_config
 from autograder.markup import clean_html, safe_markdown2html
 
 EVIL = (
@@ -167,3 +173,30 @@ def test_not_graded_yet_is_said(desk):
     """No page, and the caller knows."""
     desk.hand_in("ada", solved())
     assert list(write_feedback(NAME, desk.place, ["ada"])) == [("ada", None)]
+
+
+def test_formgrader_renders_markup_as_data(desk):
+    """nbgrader's own marking page, with the configuration that `open` writes and without it."""
+    notebook = solved()
+    cell_of(notebook, "p1-essay").source = EVIL
+    desk.hand_in("ada", notebook)
+    desk.grade()
+    path = write_config(desk.place.root)
+    config = PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
+    assert config.CourseDirectory.root == str(desk.place.root)
+    graded = nbformat.read(desk.place.autograded("ada", NAME) / f"{NAME}.ipynb", as_version=4)
+    assert dangers(marking_page(graded, config)) == []
+    assert "script" in dangers(marking_page(graded, Config()))
+
+
+def marking_page(notebook, config):
+    """The answers of a notebook as formgrader renders them."""
+    config = copy.deepcopy(config)
+    config.HTMLExporter.template_name = "formgrade"
+    config.HTMLExporter.extra_template_basedirs = [template_path]
+    resources = {"submission_id": "1", "notebook_id": NAME, "assignment_id": NAME, "base_url": "/"}
+    resources |= {"index": 0, "total": 1, "nbgrader": {}, "mathjax_url": "", "student": "ada"}
+    resources |= {"last_name": None, "first_name": None, "notebook_path": "", "keyword": ""}
+    html, _ = HTMLExporter(config=config).from_notebook_node(notebook, resources)
+    soup = BeautifulSoup(html, "html.parser")
+    return soup.find("div", id="notebook-container") or soup.find("div", id="notebook")
