@@ -28,6 +28,7 @@ class FreeGMM(nn.Module):
         self.lower = nn.Parameter(L.tril(-1).clone())  # (K, D, D), the rest is ignored
 
     def forward(self) -> GMM:
+        """The mixture at these coordinates."""
         L = self.lower.tril(-1) + torch.diag_embed(self.log_diag.exp())
         return GMM(self.logits.log_softmax(0), self.mu, L @ L.mT)
 

@@ -978,7 +978,7 @@ fig_lat.align_labels()
 from dgm.gmm import em_step, gmm_m_step  # show
 
 # %% [markdown]
-# A loop over $K$ with one matrix product each, in log space, a pure function from state to state. (The loop is on purpose: a matrix product for each component is fast, and no array larger than the data is ever made. With $N=50{,}000$, $K=10$, $D=16$ in float64 on one thread an iteration takes about half of scikit-learn's time; `benchmarks/gmm_em.py` measures both side by side.)
+# A loop over $K$ with one matrix product each, in log space, a pure function from state to state. (The loop is on purpose: a matrix product for each component is fast, and no array larger than the data is ever made. With $N=50{,}000$, $K=10$, $D=16$ in float64 on one thread an iteration takes about two thirds of scikit-learn's time; `benchmarks/gmm_em.py` measures both side by side.)
 #
 # **Claims.** (a) From twenty starts the log-likelihood never falls, up to $10^{-12}$. (b) After five steps from the same start, weights, means and covariances agree with scikit-learn's to $10^{-10}$. (c) With $K=1$ a single step from anywhere is the maximum
 # likelihood fit. (d) EM commutes with relabelling and with every invertible affine map $x\mapsto Ax+b$ of the data, exactly what gradient ascent lacked in failure 4. (e) The update of a mean is a gradient step with a preconditioner,
