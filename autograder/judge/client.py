@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,7 +66,8 @@ class Judge:
             raise JudgeFailed(f"the judge has gone: {error}; its log: {self._tail()}") from error
         finally:
             inner.close()
-        return JudgeWorker(outer, opening, self._tail)
+        scratch = tempfile.mkdtemp(prefix="scratch-", dir=self._folder.name)
+        return JudgeWorker(outer, {**opening, "scratch": scratch}, self._tail)
 
     def alive(self) -> bool:
         """Whether the server still runs."""
@@ -106,7 +108,7 @@ class JudgeWorker:
     """One notebook's judge: attach a sandbox, run test cells."""
 
     def __init__(self, sock: socket.socket, opening: dict[str, Any], log: Any) -> None:
-        self.sock, self._log = sock, log
+        self.sock, self._log, self._scratch = sock, log, opening["scratch"]
         self.pid = self._ask({"do": "open", **opening}, 60)["pid"]
 
     def attach(self, agent: socket.socket, call_seconds: float, seconds: float = 60) -> bool:
@@ -145,6 +147,7 @@ class JudgeWorker:
         self.sock.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 _judges: dict[tuple[str, tuple[str, ...]], Judge] = {}

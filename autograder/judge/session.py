@@ -32,7 +32,7 @@ class Session:
     def __init__(self, case: Case, setup: str) -> None:
         self.case, self.setup, self.record = case, setup, Record()
         self.kernel: SandboxKernel | None = None
-        self.attached, self.begin = False, time.monotonic()
+        self.attached = False
         self.worked: list[NotebookNode] = []  # cells to replay after a restart
         judge_for(setup, case.path)  # starts while the kernel starts
         self._start()
@@ -41,6 +41,7 @@ class Session:
         except BaseException:
             self._drop()
             raise
+        self.begin = time.monotonic()
 
     # -- cells ----------------------------------------------------------------------------------
     def run(self, cell: NotebookNode, seconds: float) -> CellRun:

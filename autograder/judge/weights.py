@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +51,7 @@ class WeightRoom:
     """Where a notebook's weights are kept and run. No student code runs in its sandboxes.
 
     setup: source of the released set-up cell, released: what it binds; opening: submission,
-    limits, unguarded and max_weights_mb of the case.
+    limits, unguarded and max_weights_mb of the case, scratch: an empty folder of the judge.
     """
 
     def __init__(self, setup: str, released: dict[str, Any], opening: dict[str, Any]) -> None:
@@ -64,10 +61,9 @@ class WeightRoom:
         self.max_bytes = int(1e6 * opening["max_weights_mb"])
         self.course: dict[str, Any] = {}
         self.main: Any = None
-        self._folder = Path(tempfile.mkdtemp(prefix="ag-weights-"))
+        self._folder = Path(opening["scratch"])
         self._places: dict[str, _Place] = {}  # by method
         self._modules: dict[tuple[str, str, str], StudentObject] = {}
-        self._end = weakref.finalize(self, _close, self._places, self._folder)
 
     def for_cell(self, course: dict[str, Any], main: Any) -> None:
         """The cell's `course` metadata and the link whose deadline bounds it."""
@@ -114,7 +110,8 @@ class WeightRoom:
 
     def close(self) -> None:
         """End all sandboxes."""
-        self._end()
+        for method in list(self._places):
+            self.drop(method)
 
 
 class _Place:
@@ -143,9 +140,3 @@ class _Place:
         """As Link.ask, within the time of the test cell that asks."""
         self.link.deadline = self.room.main.deadline
         return self.link.ask(*args, **kwargs)
-
-
-def _close(places: dict[str, _Place], folder: Path) -> None:
-    for place in places.values():
-        place.process.close()
-    shutil.rmtree(folder, ignore_errors=True)

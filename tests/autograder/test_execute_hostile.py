@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,6 @@ shell = get_ipython()
 shell.input_transformers_cleanup.append(lambda lines: ["pass\\n"])
 shell.run_cell = lambda *a, **k: None
 shell.run_code = lambda *a, **k: None
-shell.kernel.do_execute = None
 true = lambda *a, **k: True
 for place in (torch, torch.Tensor, numpy, numpy.testing, torch.testing):
     for name in ("allclose", "equal", "isclose", "assert_close", "assert_allclose", "all"):
@@ -148,10 +146,11 @@ def forked(x):
     return 2 * x
 """
 DEAF = """
+import time
 def deaf(x):
     while True:
         try:
-            while True: pass
+            while True: time.sleep(0.01)
         except BaseException:
             pass
 """
@@ -188,20 +187,12 @@ def test_a_kernel_that_dies_between_cells_harms_no_test(tmp_path):
 
 
 def test_the_notebook_s_whole_time_is_bounded(tmp_path):
-    cells = [*honest(1), extra("import time; time.sleep(3)"), *honest(2)]
-    begin = time.monotonic()
-    record, made = run(cells, tmp_path, budget=Budget(total=time_of_start(tmp_path) + 3))
+    cells = [*honest(1), extra("import time; time.sleep(13)"), *honest(2)]
+    record, made = run(cells, tmp_path, budget=Budget(total=12, extra=60))
     found = scores(made)
     assert found["honest1-test"] == 2.0 and found["honest2-test"] == 0
-    assert "ran longer than" in record.killed[-1] and time.monotonic() - begin < 120
+    assert record.restarts == 0 and record.killed == ["the notebook ran longer than 12 s"]
     assert "died" in shown(made, "honest2-test")
-
-
-def time_of_start(folder):
-    """Seconds that an empty notebook takes here and now."""
-    begin = time.monotonic()
-    run([], folder)
-    return time.monotonic() - begin
 
 
 def test_nothing_is_left_behind(dead, tampered):

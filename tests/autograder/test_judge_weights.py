@@ -21,7 +21,7 @@ from autograder.judge.link import Link
 from autograder.judge.released import run_setup
 from autograder.judge.weightfile import WeightsProblem, read_weights
 from autograder.judge.weights import WeightRoom
-from autograder.sandbox.limits import Limits
+from autograder.sandbox.limits import Limits, kill_tree, tree
 from autograder.sandbox.loading import WeightsError, load_module
 
 NAME = "homework1_vae.safetensors"
@@ -169,7 +169,8 @@ def room(tmp_path_factory):
     save_file({k: v + 1 for k, v in module().state_dict().items()}, folder / "other.safetensors")
     (folder / "bad.safetensors").write_bytes(header(json.dumps({"a": 1}).encode()))
     (folder / "trap.py").write_text("raise SystemExit")
-    opening = {"submission": str(folder), "limits": Limits().as_dict()}
+    scratch = tmp_path_factory.mktemp("scratch")
+    opening = {"submission": str(folder), "limits": Limits().as_dict(), "scratch": str(scratch)}
     made = WeightRoom(SETUP, released(), {**opening, "unguarded": False, "max_weights_mb": 20.0})
     made.for_cell({"weights": NAME, "build": "make_vae"}, Link(None))
     yield made
@@ -207,7 +208,8 @@ class TestInTheSandbox:
     def test_a_sandbox_that_dies_is_told_and_replaced(self, room):
         x = torch.rand(2, 4)
         wanted = room.trained().encode(x)
-        room._places["encode"].process.process.kill()
+        pid = room._places["encode"].process.process.pid
+        kill_tree(pid, tree(pid))
         with pytest.raises(WeightsProblem, match="did not answer"):
             room.trained().encode(x)
         torch.testing.assert_close(room.trained().encode(x).mu, wanted.mu)
@@ -222,12 +224,11 @@ class TestInTheSandbox:
 
 
 def test_a_test_without_weights_in_its_metadata_is_told(tmp_path):
-    opening = {"submission": str(tmp_path), "limits": Limits().as_dict()}
+    opening = {"submission": str(tmp_path), "limits": Limits().as_dict(), "scratch": str(tmp_path)}
     room = WeightRoom("", {}, {**opening, "unguarded": False, "max_weights_mb": 20.0})
     with pytest.raises(WeightsProblem, match="names no weights"):
         room.trained()
-    room.close()
-    assert not room._folder.exists()
+    assert room.processes() == []
 
 
 # -- held-out images ----------------------------------------------------------------------------
