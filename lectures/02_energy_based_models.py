@@ -708,7 +708,7 @@ fig_contest.suptitle("On the banana all five agree; between eight islands no cha
 fig_contest.tight_layout()
 
 # %% [markdown]
-# Read the table with the picture. On the banana everything works, and an independent draw costs HMC the fewest gradients. (`tau inf` means: the run is too short to tell. MALA is refused in the thin arms, where chains then sit for long; a single such number is a warning.) On the islands the two *blind* methods win: in two dimensions they still can. The three chains report healthy acceptance, their autocorrelation time is finite, and **they have seen one mode of eight**. Nothing inside a single chain reveals it:
+# Read the table with the picture. On the banana everything works, and an independent draw costs HMC the fewest gradients. (`tau inf` means: the run is too short to tell. MALA's acceptance falls from 0.9 in the middle of the banana to 0.2 far out in its arms, where chains then sit for long; the mean acceptance hides that.) On the islands the two *blind* methods win: in two dimensions they still can. The three chains report healthy acceptance, their autocorrelation time is finite, and **they have seen one mode of eight**. Nothing inside a single chain reveals it:
 # its autocorrelation is that of the mode it knows. What does reveal it: several chains from *different* starts that disagree.
 #
 # ### Mixing between modes: waiting for a miracle
