@@ -63,8 +63,7 @@ def real_images(name: str, train: bool) -> tuple[Tensor, Tensor]:
             tried.append(f"{source}: {error}")
             damaged += [] if isinstance(error, FileNotFoundError) else [f"data: {tried[-1]}"]
             continue
-        for line in damaged:  # told even though another source has the set
-            print(line)
+        print("\n".join(damaged), end="\n" if damaged else "")  # though another source has the set
         _keep_tensors(kept, x, y, sizes)
         return x, y
     raise DataError(_what_to_do(name, folder, files, tried))
