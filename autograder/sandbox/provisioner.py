@@ -49,7 +49,7 @@ class SandboxProvisioner(LocalProvisioner):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Wrap the kernel's command into bubblewrap; sockets instead of network ports."""
-        self._run = Path(tempfile.mkdtemp(prefix="ag-"))  # short: a socket path has 107 characters
+        self._run = Path(tempfile.mkdtemp(prefix="ag-", dir=_short_folder()))
         (self._run / "io").mkdir()
         manager = self.parent
         manager.transport, manager.ip = "ipc", str(self._run / "io" / "k")
@@ -129,6 +129,11 @@ class SandboxProvisioner(LocalProvisioner):
         if self._run:
             remove_tree(self._run)
         await super().cleanup(restart)
+
+
+def _short_folder() -> str | None:
+    """Where sockets may lie: their path has at most 107 characters."""
+    return None if len(tempfile.gettempdir()) < 60 else "/tmp"
 
 
 def write_kernelspec(

@@ -8,7 +8,6 @@ import pickle
 import struct
 import time
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -89,7 +88,7 @@ def header(text: bytes, size=None) -> bytes:
 
 class Evil:
     def __reduce__(self):
-        return (os.system, ("touch /tmp/autograder-was-here",))
+        return (os._exit, (3,))  # whoever unpickles this ends
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,6 @@ def test_other_formats_are_refused(tmp_path, content):
     (tmp_path / NAME).write_bytes(content)
     with pytest.raises(WeightsProblem, match="not in safetensors format"):
         read(tmp_path)
-    assert not Path("/tmp/autograder-was-here").exists()
 
 
 def test_links_pipes_folders_and_sizes_are_refused(tmp_path):

@@ -237,10 +237,9 @@ while True:
         pass
 """
 FILL = """
-import glob, os
-place = os.path.dirname(glob.glob('/tmp/ag-*/io/k-*')[0])
+import os
 for i in range(200):
-    open(f'{place}/fill{i}', 'wb').write(bytes(1 << 20))
+    open(f'{PLACE}/fill{i}', 'wb').write(bytes(1 << 20))
 """
 HOG = "x = []\nwhile True: x.append(bytearray(50 << 20))"
 TORCH_HOG = "import torch\nx = [torch.ones(50 << 18) for _ in range(100)]"
@@ -271,6 +270,9 @@ def test_a_cell_that_passes_its_limits_is_killed(source, reason):
     with SandboxKernel(None, replace(LIMITS, memory=1 * GIB)) as kernel:
         pid = kernel.manager.provisioner.pid
         with pytest.raises(KernelDead, match=reason):
-            kernel.run(source, 20 if reason != "ignored interrupts" else 1)
+            kernel.run(
+                f"PLACE = {os.path.dirname(kernel.manager.ip)!r}" + chr(10) + source,
+                20 if reason != "ignored interrupts" else 1,
+            )
         run_folder = kernel.manager.provisioner._run
     assert not os.path.exists(f"/proc/{pid}") and not run_folder.exists()
