@@ -36,6 +36,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.patches import Ellipse
+from torch.autograd.functional import hessian, jacobian
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal, kl_divergence
 
 from dgm.data import load_images
@@ -614,15 +615,14 @@ def raw_ascent(x, theta, lr, steps):
         pi = pi.clamp_min(1e-3) / pi.clamp_min(1e-3).sum()  # be kind to the weights
 
 
-def free_ascent(x, theta, lr, steps, optimiser=torch.optim.Adam, every=1):
+def free_ascent(x, theta, lr, steps, optimiser=torch.optim.Adam):
     """Ascent in free coordinates; yields (GMM, L) before each step."""
     free = FreeGMM(theta)
     opt = optimiser(free.parameters(), lr)
-    for step in range(steps):
+    for _ in range(steps):
         here = free()
         value = gmm_log_prob(x, here).mean()
-        if step % every == 0:
-            yield GMM(*(p.detach().clone() for p in here)), value.detach()
+        yield GMM(*(p.detach().clone() for p in here)), value.detach()
         opt.zero_grad()
         (-value).backward()
         opt.step()
@@ -727,9 +727,8 @@ def iterate(step, mu, x, n):
     return torch.stack(path)
 
 
-equal = f64([1.0, 1.0])
-assert gradient_means(equal, x_pair).diff().abs() < 1e-14
-assert iterate(em_means, equal, x_pair, 20)[-1].diff().abs() < 1e-12
+assert gradient_means(f64([1.0, 1.0]), x_pair).diff().abs() < 1e-14
+assert iterate(em_means, f64([1.0, 1.0]), x_pair, 20)[-1].diff().abs() < 1e-12
 
 # %%
 fig_sym, axes_sym = plt.subplots(1, 2, figsize=(9.6, 3.8), layout="constrained")
@@ -858,6 +857,7 @@ def draw_bound(ax, old):
     return ax
 
 
+# %%
 fig_elbo, axes_elbo = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for x_1, shade in [(-1.0, "#5b0f1a"), (0.2, "crimson"), (0.8, "#f07b8c")]:
     point = f64([[x_1]])
@@ -1106,9 +1106,6 @@ animate(draw_em, FRAMES, size=(3.8, 3.9), fps=6, dpi=75, cap=250_000)
 # **Claim.** For two Gaussians on a line at distance $s$, all five parameters free: the Jacobian of the map (autograd through EM), the right side (autograd Hessians of $L$ and $\mathcal F$), and the ratio of successive steps of an actual run agree.
 
 # %%
-from torch.autograd.functional import hessian, jacobian
-
-
 def from_vector(v):
     """Two Gaussians on the line from v = (pi_1, mu_1, mu_2, var_1, var_2)."""
     return GMM(torch.stack([v[0], 1 - v[0]]).log(), v[1:3, None], v[3:, None, None])
