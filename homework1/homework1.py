@@ -2095,7 +2095,7 @@ with torch.no_grad():
     gap = Ring().log_prob(fresh) - flow_log_prob(fresh, flow.masks, list(flow.nets))
 print(f"KL(p || p_theta) = {gap.mean():.3f} +- {gap.std() / 4_000**0.5:.3f} nats on fresh points")
 
-# %% nbgrader={"grade_id": "p3-flow-hidden", "grade": true, "points": 2} course={"tests": [], "weights": "homework1_flow.safetensors", "build": "make_flow"}
+# %% tags=["full"] nbgrader={"grade_id": "p3-flow-hidden", "grade": true, "points": 2} course={"tests": [], "weights": "homework1_flow.safetensors", "build": "make_flow"}
 # Hidden test: KL of your networks on 4,000 fresh points, by the formulas of this problem
 # 2 points
 ### BEGIN HIDDEN TESTS
