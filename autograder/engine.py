@@ -54,7 +54,7 @@ def _run_local(jobs: list[Job], grade: Grade, workers: int) -> Iterator[dict[str
     options = {"processes": True, "threads_per_worker": 1, "memory_limit": 0}
     with (
         dask.config.set(settings),
-        LocalCluster(workers, dashboard_address=None, silence_logs=50, **options) as cluster,
+        LocalCluster(workers, dashboard_address=":0", silence_logs=50, **options) as cluster,
         Client(cluster) as client,
     ):
         yield from _fan_out(client, jobs, grade, workers)

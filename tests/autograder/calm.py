@@ -72,6 +72,11 @@ def grade_or_die(job):
     """Stands for grading: one student's job ends its whole process, the others return."""
     if job.student == "killer":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.student == "fragile":  # and comes through with the third try
+        tries = len(os.listdir(job.cache))
+        Path(job.cache, str(tries)).touch()
+        if tries < 2:
+            os.kill(os.getpid(), signal.SIGKILL)
     if job.student == "raiser":
         raise ValueError("no good")
     return {"student": job.student, "failed": "", "threads": os.environ.get("OMP_NUM_THREADS")}

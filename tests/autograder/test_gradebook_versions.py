@@ -33,8 +33,11 @@ def test_each_submission_is_graded_on_its_own_version(desk):
     desk.hand_in("ada", solved())
     desk.grade()
     assert open_version(desk, "1" * 12, more_tests).new
+    desk.hand_in("max", solved())  # on the earlier one, after the later one was opened
+    desk.grade()
+    assert desk.row("max").out_of == 10 and "p1-more-test" not in desk.row("max").checks
     later = solved("1" * 12)
-    desk.hand_in("max", later)
+    desk.hand_in("max", later, days_late=-0.5)
     desk.grade(again=True)
     ada, other = desk.row(), desk.row("max")
     assert (ada.total, ada.out_of) == (5, 10) and (other.total, other.out_of) == (9, 14)
