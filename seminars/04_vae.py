@@ -613,7 +613,7 @@ for ax, pair in zip(axes_9[2:], [(False, 45), (True, 45)]):
 fig_9.colorbar(dots, ax=axes_9[2:], label="nats");
 
 # %% [markdown]
-# (a) Nothing: a turned $\mathcal N(0,I)$ is the same $\mathcal N(0,I)$, and the four $\log p$ agree to the last digit. (b) Only *independent, 45°* pays, and it pays dearly; even fifty importance draws leave more than a nat. The two correlated encoders do not care about the axes. (c) Nothing:
+# (a) Nothing: a turned $\mathcal N(0,I)$ is the same $\mathcal N(0,I)$, and the four $\log p$ agree to every digit printed. (b) Only *independent, 45°* pays, and it pays dearly; even fifty importance draws leave more than a nat. The two correlated encoders do not care about the axes. (c) Nothing:
 # the difference between the two at 0° is that of two training runs. The decoder was trained *with* an independent $\color{crimson}{q}$ and has arranged its curved coordinates so that its posteriors lie along the axes. That is consequence (iii) of the ELBO in the lecture: not the likelihood but the family of
 # $\color{crimson}{q}$ chooses the latent axes. What is left of the gap sits beside the bridge between the moons (the bridge is task 2, seen again), where a point may come from either arm and no Gaussian fits.
 #
@@ -684,13 +684,14 @@ reductions = [("sum", "mean"), ("sum", "sum"), ("mean", "mean"), ("mean", "sum")
 digit_vaes = {pair: train_digits(hidden_beta(*pair, 64, 8), DIGIT_STEPS, SEED) for pair in reductions}
 
 # %% tags=["expected"]
-sheets = []
+sheets, nelbo = [], {}
 print(f"{'pixels, latents':17s}{'beta':>8s}{'-recon':>9s}{'KL':>8s}{'-ELBO':>9s}{'active':>8s}")
 for pair, vae in digit_vaes.items():
     terms_pair = elbo(test_x.repeat(20, 1), vae.encode, vae.decode, torch.randn(20 * len(test_x), 8, generator=rng))
     active = int((vae.encode(test_x)[0].var(0) > 0.01).sum())
     miss_pair, kl_pair = -terms_pair.recon.mean().item(), terms_pair.kl.mean().item()
     print(f"{pair[0] + ', ' + pair[1]:17s}{hidden_beta(*pair, 64, 8):8.3f}{miss_pair:9.2f}{kl_pair:8.2f}{miss_pair + kl_pair:9.2f}{active:8d}")
+    nelbo[pair] = miss_pair + kl_pair
     rebuilt = vae.decode(vae.encode(test_x[:8])[0]).sigmoid()
     sheets.append(torch.cat([rebuilt, vae.decode(torch.randn(8, 8, generator=rng)).sigmoid()]))
 
@@ -698,8 +699,14 @@ fig_10, ax_10 = plt.subplots(figsize=(9, 3))
 show_images(ax_10, torch.cat([test_x[:8], torch.ones(8, 64), *sheets]).reshape(-1, 8, 8), 16)
 ax_10.set_title("Images; below, a row for each line of the table: reconstructions | prior samples.\nA mean over the pixels silences the latents", fontsize=10);
 
+# %% tags=["full"]
+lost = gaps[False, 45] - gaps[True, 45]  # paired: the same points, the same decoder
+assert lost.mean() > 6 * lost.std() / len(lost) ** 0.5, "turned axes should cost the independent encoder"
+assert nelbo["sum", "sum"] < coins - 1 < coins < nelbo["sum", "mean"], "only beta = 1 should beat one coin per pixel"
+assert all(abs(nelbo["mean", kl] - coins) < 0.1 for kl in ("sum", "mean")), "silent latents leave the coins"
+
 # %% [markdown]
-# Read the table by columns. The averaged KL ($\beta=1/8$) has the best reconstructions by far, but its *true* $-\mathrm{ELBO}$ is worse than one coin per pixel: it was never charged for its rate. The averaged pixels ($\beta=8$ or $64$) do the reverse: all latents fall silent, $-\mathrm{ELBO}$ is that of the coins, and
+# The cell above holds both experiments to what they showed. Read the table by columns. The averaged KL ($\beta=1/8$) has the best reconstructions by far, but its *true* $-\mathrm{ELBO}$ is worse than one coin per pixel: it was never charged for its rate. The averaged pixels ($\beta=8$ or $64$) do the reverse: all latents fall silent, $-\mathrm{ELBO}$ is that of the coins, and
 # every image is the average image. Only $\beta=1$ beats the coins. Note what would *not* have warned you: the loss curve (each run minimises its own), and in the first row the look of the pictures.
 #
 # ## 4.6 Hierarchies
