@@ -331,7 +331,7 @@ def check_finite():
     check_close("finite_elbo", finite_elbo(log_joint, q), expected, slips, "B", "sum q (log joint - log q)")
     x = roll.sample(6, g).double()
     log_joint, log_px = roll.weights.log() + node_log_lik(x, roll), roll.log_prob(x)
-    check_close("finite_elbo at the posterior", finite_elbo(log_joint, log_joint.softmax(1)), log_px, look="at the posterior the bound is log p(x)")
+    check_close("finite_elbo at the posterior", finite_elbo(log_joint, log_joint.softmax(1)), log_px, look="here the bound is log p(x); a q that underflows to 0 counts as 0 log 0 = 0")
     certain = torch.eye(400, dtype=torch.float64)[:6]
     check_close("finite_elbo for q on one value", finite_elbo(log_joint, certain), log_joint.diagonal(), look="0 log 0 must count as 0")
 
