@@ -34,28 +34,38 @@ def verify(
     must_guard()
     release = find_release(context.build, name)
     folder = context.root / name / "verify"
-    master = read_notebook(release.source)
-    changes = read_changes(master, folder)
-    out = console()
-    count = Counter(change.kind for change in changes)
-    out.print(
-        f"{name}, version {release.version}: {count['mutant']} mutants and "
-        f"{count['alternative']} alternatives, {seeds} seed{'s' if seeds > 1 else ''}; "
-        f"{hand_marked(master):g} points are a person's and are not part of this"
-    )
-    rows: list[Row] = []
+    changes = _announce(release, folder, seeds)
     with tempfile.TemporaryDirectory(prefix="ag-verify-") as cache:
         tasks = _tasks(release, folder, context.root, changes, range(seeds), jobs, Path(cache))
-        for number, done in enumerate(_run(tasks, jobs), 1):
-            rows += done
-            bad = sum(bool(row.amiss) for row in rows)
-            out.print(f"{number} of {len(tasks)} parts done, {len(rows)} rows, {bad} amiss")
+        rows = [row for done in _watch(_run(tasks, jobs), len(tasks)) for row in done]
     rows.sort(key=lambda row: (row.seed, row.kind != "reference", row.kind != "untouched"))
     path = context.build / "verify" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
     _show(rows, full, path)
     return rows
+
+
+def _announce(release: Release, folder: Path, seeds: int) -> list[Change]:
+    """Read the entries and say what is to come."""
+    master = read_notebook(release.source)
+    changes = read_changes(master, folder)
+    count = Counter(change.kind for change in changes)
+    console().print(
+        f"{release.homework}, version {release.version}: {count['mutant']} mutants and "
+        f"{count['alternative']} alternatives, {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"{hand_marked(master):g} points are a person's and are not part of this"
+    )
+    return changes
+
+
+def _watch(parts: Iterator[list[Row]], total: int) -> Iterator[list[Row]]:
+    """Pass the parts on as they are done, and say so."""
+    rows = bad = 0
+    for number, done in enumerate(parts, 1):
+        rows, bad = rows + len(done), bad + sum(bool(row.amiss) for row in done)
+        console().print(f"{number} of {total} parts done, {rows} rows, {bad} amiss")
+        yield done
 
 
 def _tasks(
@@ -92,16 +102,7 @@ def _run(tasks: list[Task], jobs: int) -> Iterator[list[Row]]:
 def _show(rows: Sequence[Row], full: bool, path: Path) -> None:
     """The table: seed 0 (and whatever is amiss), then the count; CourseError if any is amiss."""
     out = console()
-    table = Table(title="tests of the tests", title_justify="left")
-    for head in ("kind", "task", "what was done", "caught by", "what the student reads"):
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        if row.amiss or row.seed == 0:
-            text = f"[bold red]AMISS: {escape(row.amiss)}[/]" if row.amiss else escape(row.message)
-            text = text if full or row.amiss or len(text) < 160 else text[:157] + "..."
-            caught = ", ".join(row.caught_by)
-            table.add_row(row.kind, row.task, escape(row.name), caught, text)
-    out.print(table)
+    out.print(_table(rows, full))
     amiss = [row for row in rows if row.amiss]
     kinds = Counter(row.kind for row in rows)
     parts = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
@@ -113,3 +114,15 @@ def _show(rows: Sequence[Row], full: bool, path: Path) -> None:
             f"{len(amiss)} rows of the table say otherwise",
             "mend the tests, the reference or the entry in verify/ that the row names",
         )
+
+
+def _table(rows: Sequence[Row], full: bool) -> Table:
+    table = Table(title="tests of the tests", title_justify="left")
+    for head in ("kind", "task", "what was done", "caught by", "what the student reads"):
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        if row.amiss or row.seed == 0:
+            text = f"[bold red]AMISS: {escape(row.amiss)}[/]" if row.amiss else escape(row.message)
+            text = text if full or row.amiss or len(text) < 160 else text[:157] + "..."
+            table.add_row(row.kind, row.task, escape(row.name), ", ".join(row.caught_by), text)
+    return table
