@@ -39,22 +39,36 @@ def store(attempt: Attempt, student: str, homework: str, place: ClassFolder) -> 
     home = place.attempts(student, homework)
     home.mkdir(parents=True, exist_ok=True)
     last = _last(home)
-    status = "same" if last and last.name.endswith(digest[:12]) else "new"
-    if status == "new":
-        name = f"{attempt.when:%Y%m%dT%H%M%SZ}-{digest[:12]}"
-        if not (home / name).is_dir():
-            aside = Path(tempfile.mkdtemp(prefix=".taking-", dir=home))
-            _write(attempt, aside, homework, digest)
-            aside.rename(home / name)
+    if last and last.name.endswith(digest[:12]):
+        status = "same"
+    else:
+        kept = _keep(attempt, home, homework, digest)
         last = _last(home)
-        status = "new" if last.name == name else "older"
+        status = "new" if last.name == kept else "older"
     _submit(last, place.submitted(student, homework), homework)
     return status
 
 
+def _keep(attempt: Attempt, home: Path, homework: str, digest: str) -> str:
+    """Store an attempt unless it is there; the name of its folder: time, number, hash."""
+    when, end = f"{attempt.when:%Y%m%dT%H%M%SZ}", digest[:12]
+    for path in _attempts(home):
+        if path.name.startswith(when) and path.name.endswith(end):
+            return path.name
+    name = f"{when}-{len(_attempts(home)):04}-{end}"  # of two with one time, the later taken counts
+    aside = Path(tempfile.mkdtemp(prefix=".taking-", dir=home))
+    _write(attempt, aside, homework, digest)
+    aside.rename(home / name)
+    return name
+
+
 def _last(home: Path) -> Path | None:
     """The latest attempt: their names begin with the time."""
-    return max((p for p in home.iterdir() if p.name[0] != "."), default=None)
+    return max(_attempts(home), default=None)
+
+
+def _attempts(home: Path) -> list[Path]:
+    return [p for p in home.iterdir() if p.name[0] != "."]
 
 
 def _write(attempt: Attempt, folder: Path, homework: str, digest: str) -> None:

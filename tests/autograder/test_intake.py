@@ -88,6 +88,26 @@ def test_the_last_attempt_counts_and_all_are_kept(take, place, tmp_path):
     assert [cell_of(n, "p1-square").source[-1] for n in kept] == ["1", "2", "3"]
 
 
+def test_of_two_attempts_at_one_time_the_later_collected_counts(take, place, tmp_path):
+    """Whatever their hashes are."""
+    for number in range(6):
+        notebook = solved()
+        cell_of(notebook, "p1-square").source = f"def square(x):\n    return {number}"
+        put(tmp_path / "in/ada", notebook, when=1.5e9)
+        assert take()["ada"].status == "new" and answer(place).endswith(f"return {number}")
+
+
+def test_an_older_attempt_collected_again_stays_older(take, place, tmp_path):
+    """A, then B, then the folder with A once more: B counts."""
+    other = solved()
+    cell_of(other, "p1-square").source = "def square(x):\n    return 0"
+    for notebook, when in ((other, 1.4e9), (solved(), 1.5e9), (other, 1.4e9)):
+        put(tmp_path / "in/ada", notebook, when=when)
+        status = take()["ada"].status
+    assert status == "older" and answer(place).endswith("return x * x")
+    assert len(list(place.attempts("ada", "homework1").iterdir())) == 2
+
+
 def bom(text):
     return b"\xef\xbb\xbf" + text.encode()
 
