@@ -877,8 +877,9 @@ states = all_states(9)
 
 
 def random_rbm(scale):
-    """RBM with 9 visible and 8 hidden units, N(0, scale^2) parameters, float64."""
-    return Rbm(*(scale * torch.randn(s, generator=rng, dtype=torch.float64) for s in [(9, 8), (9,), (8,)]))
+    """RBM with 9 visible and 8 hidden units: always the same N(0, 1) draws, times `scale`; float64."""
+    own = torch.Generator().manual_seed(SEED)
+    return Rbm(*(scale * torch.randn(s, generator=own, dtype=torch.float64) for s in [(9, 8), (9,), (8,)]))
 
 
 theta_rbm = random_rbm(0.7)
@@ -907,7 +908,7 @@ print(f"{len(bars)} patterns; largest entry of the gradient {by_phases.w.abs().m
 # $$
 # For an RBM the natural kernel is block Gibbs: all hidden bits given the visible, then all visible given the hidden. Its transition matrix on 512 states can be written down, so the *expected* CD-$k$ gradient is exact too, with no sampling noise: start at the data's law, multiply $k$ times, weight the states.
 #
-# **Claim.** The bias $|g_k-g_\infty|$ falls to $10^{-6}$, and its rate per step is the second eigenvalue $\lambda_2$ of the kernel (numpy). **Predict first:** which machine is harder, one with small weights or with large?
+# **Claim.** The bias $|g_k-g_\infty|$ falls below $10^{-6}$, and its late rate per step is the second eigenvalue $\lambda_2$ of the kernel (numpy), within 0.03. **Predict first:** take one machine and multiply its weights by 0.3, 0.7 and 1.2; which is the hardest? (The last assert knows.)
 
 # %%
 from dgm.rbm import gibbs_step  # show
@@ -932,8 +933,9 @@ for scale in (0.3, 0.7, 1.2):
         biases.append((rbm_gradient(bars, states, theta_s, law_k).w - limit.w).norm().item())
     lambda2 = np.sort(np.abs(np.linalg.eigvals(kernel_s.numpy())))[-2]
     cd_bias[scale] = (biases, lambda2)
-    late = next(k for k, b in enumerate(biases) if b < 1e-5)
-    assert biases[-1] < 1e-6 and abs(biases[late + 1] / biases[late] - lambda2) < 0.02
+    late = next(k for k, b in enumerate(biases) if b < 1e-9)  # by then one eigenvector is left
+    assert biases[-1] < 1e-6 and abs(biases[late + 1] / biases[late] - lambda2) < 0.03
+assert sorted(v for _, v in cd_bias.values()) == [v for _, v in cd_bias.values()]
 
 # %% [markdown]
 # Now train the same machine from the same start and follow the exact log-likelihood: with the exact gradient; with CD-1 and CD-10; and with **persistent** chains (PCD; Tieleman, 2008), which start not at the data but where they stood after the last update.
