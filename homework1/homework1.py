@@ -20,20 +20,21 @@
 # number that you report earns nothing by itself. Figures and answers in words are marked by a person against the rubric
 # printed beside them.
 #
-# **Conventions of the whole homework** (some differ from the lectures, on purpose)
+# **Conventions** (some differ from the lectures, on purpose)
 #
 # - All logarithms are natural and all scores are in nats.
-# - A Gaussian is given by `mu` and `log_sigma` $=\log\sigma$, the log of the *standard deviation*. The lectures use
-#   `logvar` $=\log\sigma^2$.
-# - The prior $p(z)$ is *any* Gaussian with independent coordinates. The lectures use $\mathcal N(0, I)$.
-# - Draws of the latent have an axis of their own, in front: `S` draws of `B` examples in `K` dimensions are `(S, B, K)`.
-# - Letters of shapes: `B` batch, `S` draws, `D` data dimensions, `K` latent dimensions. A function works for every
-#   size, on the device and in the number type of its inputs, and leaves its inputs unchanged.
+# - A Gaussian is given by `mu` and `log_sigma` $=\log\sigma$, the log of the *standard deviation*; only problem 1 uses
+#   log-precisions instead. The lectures use `logvar` $=\log\sigma^2$.
+# - In problem 4 the prior $p(z)$ is *any* Gaussian with independent coordinates (the lectures use $\mathcal N(0, I)$), and
+#   draws of the latent have an axis of their own, in front: `S` draws of `B` examples in `K` dimensions are `(S, B, K)`.
+# - Letters of shapes: `D` data dimensions everywhere; problems 1 to 3 name their other letters at the start. In problem 4:
+#   `B` batch, `S` draws, `K` latent dimensions.
+# - A function works for every size, on the device and in the number type of its inputs, and leaves its inputs unchanged.
 # - Noise is an argument: no graded function draws random numbers.
 # - **No graded function calls another one**, except where a task says *put together*. So one slip costs you once.
 #
 # **What it costs.** No GPU is needed: the whole notebook takes about 12 minutes on one CPU thread. The longest
-# cell trains the VAE on MNIST (7 minutes); it prints how much time is left, saves a checkpoint every two minutes, and goes on from there when you run it again after a disconnect.
+# cell trains the VAE on MNIST (6.5 minutes); it prints how much time is left, saves a checkpoint every two minutes, and goes on from there when you run it again after a disconnect.
 
 # %% tags=["setup"] cellView="form"
 # Set-up: run me first. Imports, named tuples, data, checks; nothing here needs an answer from you.
@@ -499,7 +500,10 @@ check_p1_joint_corners()
 
 # %% nbgrader={"grade_id": "p1-loglik", "solution": true}
 def mixture_log_prob(log_joint: Tensor) -> Tensor:
-    """log p(x_n), nats, finite wherever the table is. log_joint (N, K), as in 1.1. Returns (N,)."""
+    """log p(x_n), nats, finite for entries of any size. log_joint (N, K), as in 1.1. Returns (N,).
+
+    Entries may be -inf (a component that is impossible), but not a whole row.
+    """
     ### BEGIN SOLUTION
     return log_joint.logsumexp(-1)
     ### END SOLUTION
@@ -569,7 +573,10 @@ check_p1_loglik_corners()
 
 # %% nbgrader={"grade_id": "p1-resp", "solution": true}
 def responsibilities(log_joint: Tensor) -> Tensor:
-    """p(component k | x_n), finite wherever the table is. log_joint (N, K). Returns (N, K), rows sum to one."""
+    """p(component k | x_n), finite for entries of any size. log_joint (N, K). Returns (N, K), rows sum to one.
+
+    Entries may be -inf (a component that is impossible: 0 comes out), but not a whole row.
+    """
     ### BEGIN SOLUTION
     return log_joint.softmax(-1)
     ### END SOLUTION
@@ -636,6 +643,7 @@ def m_step(x: Tensor, w: Tensor, r: Tensor, floor: float) -> DiagonalMixture:
     """The mixture that maximises the expected log-likelihood; variances are about the NEW means.
 
     x (N, D); w (N,) counts, zero or positive; r (N, K) responsibilities; floor: the smallest variance allowed.
+    Every component has some weight. x may lie far from the origin: the variances must not lose their digits there.
     Returns logits (K,) (up to a constant), mu (K, D), log_prec (K, D).
     """
     ### BEGIN SOLUTION
@@ -772,7 +780,10 @@ check_p1_mstep_corners()
 
 # %% nbgrader={"grade_id": "p1-em", "solution": true}
 def run_em(x: Tensor, w: Tensor, theta: DiagonalMixture, steps: int, floor: float) -> EMRun:
-    """EM from `theta` for `steps` updates. x (N, D); w (N,) counts. Uses the functions of 1.1 to 1.4."""
+    """EM from `theta` for `steps` >= 1 updates. x (N, D); w (N,) counts. Uses the functions of 1.1 to 1.4.
+
+    Returns EMRun(theta after the last update, log_lik (steps,), L(theta) before each update).
+    """
     ### BEGIN SOLUTION
     log_lik = []
     for _ in range(steps):
@@ -854,7 +865,7 @@ check_p1_em_corners()
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### 1.6 EM against gradient descent from one start (2 points, marked by a person)
+# ### 1.6 EM against gradient descent from one start (2 points, by a person)
 #
 # The detector counted 20,000 hits of a mixture of three Gaussians, one of them long and thin. The next cell bins them, and
 # the one after that follows the gradient (Adam on logits, means and log-precisions: all of $\mathbb R^n$, so nothing
@@ -932,9 +943,9 @@ fig.tight_layout()
 
 # %% [markdown]
 # **Discussion (1 point).** In three to five sentences: which of the two needs fewer updates here, and what does one update
-# cost in each? What would happen to each of them with `floor = 0` and a component that starts on a single hit? *Full mark:
-# the comparison is read off your own figure, with numbers; the singular component is explained (the likelihood is
-# unbounded; EM gets there in a few updates, the gradient more slowly). Half: one of the two.*
+# cost in each? What would happen to each of them with `floor = 0` and a component that starts on a single hit, so narrow
+# that it owns no other? *Full mark: the comparison is read off your own figure, with numbers; of that component it is said
+# what becomes of the likelihood and how fast each method gets there, with reasons. Half: one of the two.*
 
 # %% [markdown] nbgrader={"grade_id": "p1-discussion", "grade": true, "solution": true, "points": 1}
 # Every EM update is a closed-form maximisation of a lower bound that touches the likelihood, so it needs no rate and no
@@ -962,7 +973,10 @@ fig.tight_layout()
 
 # %% nbgrader={"grade_id": "p2-weights", "solution": true}
 def importance_weights(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Self-normalised weights, they sum to one. log_p unnormalised, log_q (N,), nats. Returns (N,)."""
+    """Self-normalised weights, they sum to one. log_p, log_q (N,), nats. Returns (N,).
+
+    log_p is unnormalised, of any size, and -inf where p vanishes (but not everywhere).
+    """
     ### BEGIN SOLUTION
     return (log_p - log_q).softmax(-1)
     ### END SOLUTION
@@ -1026,7 +1040,7 @@ check_p2_weights_corners()
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### 2.2 How many draws are they worth? (1 point)
+# ### 2.2 How many draws are they worth? (1 + 0 points)
 #
 # If one weight is 0.99, a thousand draws are worth hardly more than one. The usual measure is
 # $\mathrm{ESS} = (\sum_n w_n)^2 / \sum_n w_n^2$, from the *logarithms* of weights that need not be normalised.
@@ -1074,7 +1088,7 @@ def check_p2_ess() -> None:
 check_p2_ess()
 
 # %% [markdown]
-# ### 2.3 The constant itself (1 point)
+# ### 2.3 The constant itself (1 + 0 points)
 #
 # The same draws estimate $Z = \int \tilde p(x)\,dx = \mathbb E_q[\tilde p(x)/q(x)]$ without bias. You return $\log$ of
 # that estimate.
@@ -1142,7 +1156,8 @@ check_p2_logz()
 def accept(log_p: Tensor, log_q: Tensor, log_m: float, u: Tensor) -> Tensor:
     """Which draws of q to keep. log_p, log_q (N,), nats; log_m = log M; u (N,) in (0, 1). Returns (N,) bool.
 
-    Raises ValueError where p exceeds M q by more than a factor 1 + 1e-9.
+    log_p is unnormalised; it and log_m may be of any size. Raises ValueError if p exceeds M q anywhere by more than a
+    factor 1 + 1e-9.
     """
     ### BEGIN SOLUTION
     log_ratio = log_p - log_q - log_m
@@ -1268,7 +1283,7 @@ from homework1.oracles import langevin_variance
 def check_p2_langevin_corners() -> None:
     rng = test_rng("p2-langevin-hidden")
     curvature = torch.tensor([1.0, 25.0], dtype=torch.float64)
-    a, h, temp = 1 / curvature, 0.5, 0.7
+    a, h, temp = 1 / curvature, 0.3, 0.7
     var = langevin_variance(curvature, a, h, temp)
     x = var.sqrt() * torch.randn(4000, 2, generator=rng, dtype=torch.float64)
     for _ in range(12):
@@ -1366,7 +1381,7 @@ def check_p2_ratio() -> None:
 check_p2_ratio()
 
 # %% nbgrader={"grade_id": "p2-ratio-hidden", "grade": true, "points": 1} course={"tests": ["mala_log_ratio"]}
-# Hidden test: antisymmetry; on a quadratic energy the ratio has a closed form of third order in h
+# Hidden test: antisymmetry; on a quadratic energy r has a short closed form
 # 1 point
 ### BEGIN HIDDEN TESTS
 from homework1.oracles import quadratic_mala_log_ratio
@@ -1388,7 +1403,7 @@ check_p2_ratio_corners()
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### 2.7 Stay or go (1 point)
+# ### 2.7 Stay or go (1 + 0 points)
 #
 # Decide with given uniform numbers, for all chains at once. A proposal whose ratio is NaN (it ran off to infinity) is
 # refused, and the next state of *that chain only* is its old one.
@@ -1398,7 +1413,7 @@ check_p2_ratio_corners()
 def metropolis(x: Tensor, y: Tensor, log_ratio: Tensor, u: Tensor) -> Tensor:
     """The next states: row n of y with probability min(1, exp(log_ratio_n)), else of x.
 
-    x, y (N, D); log_ratio (N,), NaN means refuse; u (N,) uniform in (0, 1). Returns (N, D).
+    x, y (N, D); log_ratio (N,), NaN means refuse (y may be infinite there); u (N,) uniform in (0, 1). Returns (N, D).
     """
     ### BEGIN SOLUTION
     return torch.where((u.log() < log_ratio)[:, None], y, x)
@@ -1454,8 +1469,8 @@ check_p2_accept()
 def ebm_loss(energy_data: Tensor, energy_model: Tensor, log_w: Tensor) -> Tensor:
     """A scalar whose gradient is that of minus the mean log-likelihood; its value means nothing.
 
-    energy_data (N,) at the data; energy_model (M,) at the model's draws; log_w (M,), unnormalised; no gradient
-    may flow through log_w.
+    energy_data (N,) at the data; energy_model (M,) at the model's draws; log_w (M,), unnormalised, of any size; no
+    gradient may flow through log_w. Returns ().
     """
     ### BEGIN SOLUTION
     w = log_w.detach().softmax(-1)
@@ -1533,7 +1548,7 @@ check_p2_gradient_corners()
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### 2.9 Two wells (2 points, marked by a person)
+# ### 2.9 Two wells (2 points, by a person)
 #
 # The energy $E(x) = 2\,(x_1^2 - 1)^2 + x_2^2/2 - x_1/4$ has two wells, the right one a little deeper. The next cell runs
 # 2,000 chains with your steps, all starting in the **left** well, without and with the correction, for three step sizes,
@@ -1630,12 +1645,13 @@ fig.tight_layout()
 # **Discussion (1 point).** In three to five sentences: which errors does the correction remove, and which one does it leave?
 # What happens to the plain chains at the largest step size, and why can that not happen to the corrected ones?
 # Which step size would you take for this energy, and by which number would you choose it if the exact share were not
-# known? *Full mark: bias (from $h$) and slow mixing (from the barrier) are told apart, with numbers of your run; a choice
-# by acceptance rate, agreement of chains from different starts, or the like. Half: one of the two.*
+# known? *Full mark: the errors are told apart, each with its cause and a number of your run; the fate of the plain chains
+# is explained; the step size is chosen by a criterion that does not need the exact share. Half: one of the three is
+# missing or wrong.*
 
 # %% [markdown] nbgrader={"grade_id": "p2-discussion", "grade": true, "solution": true, "points": 1}
 # The correction removes the bias of the finite step: at $h = 0.05$ the plain histogram is visibly wider than the exact
-# density, the corrected one is not. At $h = 0.1$ the plain chains that reach $|x_1| > 1.6$ are thrown further out by the
+# density, the corrected one is not. At $h = 0.1$ the plain chains that reach $|x_1| > 1.9$ are thrown further out by the
 # steep walls with every step and end at infinity, so that their share on the right falls to almost nothing; the corrected
 # chain refuses such proposals. What the correction does not remove is slowness: at $h = 0.01$ only 43 % are on the right
 # after 300 steps, with and without it, because crossing the barrier is a rare event for local moves. I would take $h = 0.1$
@@ -1663,7 +1679,8 @@ fig.tight_layout()
 def coupling_forward(x: Tensor, mask: Tensor, a: Tensor, b: Tensor) -> Mapped:
     """y = m x + (1 - m)(g x + b), g = 2 sigmoid(a). x, a, b (B, D); mask (D,) of 0 and 1.
 
-    Entries of a and b where the mask is one have no effect, whatever they are.
+    Returns Mapped(y (B, D), log_det (B,)), finite for a of any size. Entries of a and b where the mask is one have no
+    effect, whatever finite numbers they are.
     """
     ### BEGIN SOLUTION
     y = torch.where(mask.bool(), x, 2 * a.sigmoid() * x + b)
@@ -1725,7 +1742,7 @@ def check_p3_forward() -> None:
 check_p3_forward()
 
 # %% nbgrader={"grade_id": "p3-forward-hidden", "grade": true, "points": 1} course={"tests": ["coupling_forward"]}
-# Hidden test: the determinant of the whole Jacobian; gates next to zero; infinite entries behind the mask
+# Hidden test: the determinant of the whole Jacobian; gates next to 0 and next to 2
 # 1 point
 ### BEGIN HIDDEN TESTS
 from homework1.oracles import log_sigmoid_reference
@@ -1759,7 +1776,10 @@ check_p3_forward_corners()
 
 # %% nbgrader={"grade_id": "p3-inverse", "solution": true}
 def coupling_inverse(y: Tensor, mask: Tensor, a: Tensor, b: Tensor) -> Mapped:
-    """The inverse of 3.1; its log_det is that of the inverse map. y, a, b (B, D); mask (D,)."""
+    """The inverse of 3.1; its log_det is that of the inverse map. y, a, b (B, D); mask (D,), also all 0 or all 1.
+
+    Returns Mapped(x (B, D), log_det (B,)); the field of the points is called y here, too.
+    """
     ### BEGIN SOLUTION
     x = torch.where(mask.bool(), y, (y - b) / (2 * a.sigmoid()))
     log_gate = math.log(2) + F.logsigmoid(a)
@@ -1838,7 +1858,7 @@ check_p3_inverse_corners()
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### 3.3 The base law (1 point)
+# ### 3.3 The base law (1 + 0 points)
 #
 # The standard logistic density is $p(z) = e^{-z}/(1+e^{-z})^2$, in every coordinate. Far from zero its logarithm is close
 # to $-|z|$; your function must get that right on both sides.
@@ -1888,16 +1908,19 @@ def check_p3_base() -> None:
 check_p3_base()
 
 # %% [markdown]
-# ### 3.4 Bits per dimension (1 point)
+# ### 3.4 Bits per dimension (1 + 0 points)
 #
-# Images have integer values $v \in \{0,\dots,Q-1\}$. They are made continuous by adding uniform noise $u\in[0,1)^D$ and
+# Images have integer values $v \in \{0,\dots,Q-1\}^D$. They are made continuous by adding uniform noise $u\in[0,1)^D$ and
 # scaled to $x = (v + u)/Q \in [0,1)^D$. You get $\log p(x)$ in nats, of the *scaled* data, and report bits per dimension of
 # the **integers**: minus the base-2 logarithm of the density of $v+u$, divided by $D$.
 
 
 # %% nbgrader={"grade_id": "p3-bits", "solution": true}
 def bits_per_dim(log_px: Tensor, dims: int, levels: int) -> Tensor:
-    """Bits per dimension of integers in 0 .. levels-1 from log p(x), nats, of x = (v + u) / levels. (B,) -> (B,)."""
+    """Bits per dimension of integers in 0 .. levels-1 from log p(x), nats, of x = (v + u) / levels.
+
+    log_px (B,); dims is D, levels is Q. Returns (B,).
+    """
     ### BEGIN SOLUTION
     return math.log2(levels) - log_px / (dims * math.log(2))
     ### END SOLUTION
@@ -1941,7 +1964,7 @@ check_p3_bits()
 # %% [markdown]
 # ### 3.5 Many layers, put together (2 + 1 points)
 #
-# Layer $l$ computes $a, b$ from `nets[l](mask_l * x)`, an output of width $2D$ whose first half is $a$. Data to latent runs
+# Layer $l$ computes $a, b$ from `nets[l](mask_l * x)`, where `x` is what enters the layer: an output of width $2D$ whose first half is $a$. Data to latent runs
 # through the layers in their order. `flow_log_prob` adds up what the change of variables asks for, with the logistic base
 # of 3.3; `flow_inverse` takes latents back to data. Use your own functions of 3.1 to 3.3.
 
@@ -2077,7 +2100,8 @@ check_p3_back_corners()
 # ### 3.6 A trained flow against the exact density (0 + 2 points)
 #
 # Points near a circle, whose density is known: the `Ring` of the set-up cell. `make_flow()` gives the networks of eight
-# coupling layers and their masks; the next cell maximises *your* `flow_log_prob` and saves the networks. The grader
+# coupling layers and their masks; the next cell maximises *your* `flow_log_prob` and saves the networks, in less than a
+# minute (you may change everything in it except the networks and the file name). The grader
 # takes `homework1_flow.safetensors`, computes the density of your networks by the formulas of this problem, and forms
 # $$\mathrm{KL}(p\,\|\,p_\theta) = \mathbb E_p\big[\log p(x) - \log p_\theta(x)\big]$$
 # on 4,000 fresh points. Two points up to 0.1 nats, one up to 0.3; the best single Gaussian has 1.48.
@@ -2151,14 +2175,15 @@ for ax in axes:
 # %% [markdown]
 # **Discussion (1 point; at most 100 words).** The logistic law has no hole and your map is continuous with a continuous
 # inverse. What must therefore be true of the flow's density, wherever you look at it? Say where your figure shows it,
-# what it does to the KL, and name one way out. *Full mark: a connected, simply connected support (a seam in the ring, or mass off it) pointed out in the figure, and a remedy (more latent dimensions, a mixture of flows, a stochastic step, a
-# base law with a hole). Half: one of the two.*
+# what it does to the KL, and name one way out. *Full mark: what the two facts demand of the density is said and pointed out
+# in your figure, with its effect on the KL; the way out acts on the cause. Half: one of the two.*
 
 # %% [markdown] nbgrader={"grade_id": "p3-discussion", "grade": true, "solution": true, "points": 1}
 # A continuous bijection of the plane keeps its topology: the base law has no hole, so the flow's density is positive
-# everywhere and its bulk cannot be a closed ring. In the figure the ring is cut at one place, at the lower left: there
+# everywhere; the inside of a closed ring could be made thin, never empty, and only by a very steep map. In the figure the
+# ring is cut instead at one place, at the lower left: there
 # the density has a seam, with a thin film of mass on both sides of it (some samples lie off the ring). The points that
-# the data have in the seam are what is left of the KL. More layers make the seam thinner, never closed. Ways out: extra
+# the data have in the seam are what is left of the KL. More layers make the seam thinner. Ways out: extra
 # latent dimensions, in which the circle can be unrolled (as in a VAE), a mixture of flows, noise between the layers, or a
 # base law that has a hole itself.
 
@@ -2341,7 +2366,7 @@ check_draw_hidden()
 def bernoulli_log_lik(x: Tensor, logits: Tensor, observed: Tensor) -> Tensor:
     """log p(x | z) of the observed pixels, nats, finite for logits of any size.
 
-    x (B, D), 0.0 or 1.0; logits (S, B, D); observed (B, D), bool. Returns (S, B).
+    x (B, D), 0.0 or 1.0; logits (S, B, D); observed (B, D), bool, false in a whole row perhaps. Returns (S, B).
     """
     ### BEGIN SOLUTION
     per_pixel = x * logits - F.softplus(logits)  # (S, B, D)
@@ -2901,7 +2926,7 @@ check_posterior_hidden()
 # %% [markdown]
 # ### 4.10 Put together: the loss of a VAE (2 + 1 points)
 #
-# Here, and in 4.18, you may call your own functions. `model` has the four parts of the named tuple `Model` in the set-up cell:
+# Here, and in 4.18, you may call your own functions of this problem. `model` has the four parts of the named tuple `Model` in the set-up cell:
 # `model.encode(x)`, `model.decode(z)`, `model.log_lik(x, out)` and `model.prior`. The test uses a model with a Laplace likelihood, so that
 # nothing can be taken for granted. Use 4.1, 4.2 and 4.6 (no free bits).
 
@@ -3384,8 +3409,8 @@ score_pillow()
 # anew. (With fixed binary images a network overfits; with grey values in a Bernoulli likelihood the number is no log-probability at all.) Every image is also
 # shifted by at most one pixel, for training and for scoring.
 #
-# A decoder that ignores $z$ and knows only how often each pixel is white scores 206 nats on the unshifted test images. Your VAE has to
-# come below 100.
+# A decoder that ignores $z$ and knows only how often each pixel is white scores 206 nats on the unshifted test images. The training
+# below takes your VAE under 100.
 
 # %% tags=["data"]
 images = load_images("mnist")
@@ -3485,7 +3510,7 @@ check_bias()
 # ### Training
 #
 # The longest cell of the homework: 60 epochs of one-cycle Adam. It prints the time left, saves a checkpoint every two minutes and resumes from it. If you set
-# `FOLDER` (third cell) to a folder of your mounted Drive, a disconnect of Colab costs at most two minutes.
+# `FOLDER` (in the short cell under the set-up) to a folder of your mounted Drive, a disconnect of Colab costs at most two minutes.
 #
 # | machine | one epoch | all |
 # |---|---|---|
@@ -3657,7 +3682,7 @@ print({name: round(value, 2) for name, value in report_scores(vae, x_test, 1).it
 # | -ELBO on MNIST, nats, at most | 98 | 104 | 112 | 130 | above |
 # | -ELBO on the digits of scikit-learn | 276 | 284 | 292 | 310 | above |
 #
-# (Where MNIST cannot be had, everything runs on scikit-learn's digits, enlarged to 28 x 28; then the file is `homework1_vae_digits.safetensors`.)
+# (Where MNIST cannot be had, everything runs on scikit-learn's digits, enlarged to 28 x 28, with 290 test images; then the file is `homework1_vae_digits.safetensors`.)
 
 
 # %% tags=["full"] nbgrader={"grade_id": "p4-elbo-test", "grade": true, "points": 4} course={"tests": [], "weights": "homework1_vae.safetensors", "build": "make_vae"} cellView="form"
@@ -3678,7 +3703,7 @@ score_elbo()
 # ### 4.20 The bound of your weights (0 + 3 points)
 #
 # The same with the importance-weighted bound, $k=50$, on 500 images. Full marks up to 95 nats on MNIST, 2 points up to 101, 1 point up to 109 (on the digits: 275, 283, 292). Also needed: the bound is better than the ELBO on the same images, and not better than any
-# published model (78 nats on MNIST), which would mean that something else than a model is at work.
+# published model (78 nats on MNIST; on the digits 150), which would mean that something else than a model is at work.
 
 
 # %% tags=["full"] nbgrader={"grade_id": "p4-bound-hidden", "grade": true, "points": 3} course={"tests": [], "weights": "homework1_vae.safetensors", "build": "make_vae"}
@@ -3772,8 +3797,8 @@ check_slerp()
 # Make three figures of your trained VAE: (a) 64 samples, drawn from the prior; (b) 10 test images over their reconstructions; (c) three interpolations by `slerp` between
 # codes of different test digits, 9 steps each. Show the decoder's probabilities. Every figure has a title that states what is to be seen.
 #
-# *Rubric: 1 point for three correct figures (samples start from the prior and pass the decoder only; reconstructions stand beside their own image; interpolations have the two images
-# at their ends); 1 point for being readable (titles that say what is seen, no axes without meaning, one grey scale).*
+# *Rubric: 1 point for three correct figures (samples start from the prior and pass the decoder only; reconstructions stand beside their own image; interpolations begin and end at the
+# reconstructions of their two images); 1 point for being readable (titles that say what is seen, no axes without meaning, one grey scale).*
 
 # %% tags=["train"] nbgrader={"grade_id": "p4-figures", "grade": true, "solution": true, "points": 2}
 ### BEGIN SOLUTION
@@ -3802,7 +3827,7 @@ fig.tight_layout()
 # %% [markdown]
 # ### 4.23 Rate and distortion over beta (2 points, by a person)
 #
-# The next cell trains four short runs, with $\beta=0.25, 1, 4, 16$, and measures on test images the *rate* $R$ (mean KL) and the *distortion* $D$ (minus the mean reconstruction).
+# The next cell trains four short runs (about 40 s each), with $\beta=0.25, 1, 4, 16$, and measures on test images the *rate* $R$ (mean KL) and the *distortion* $D$ (minus the mean reconstruction).
 
 
 # %% tags=["train"]
