@@ -23,7 +23,7 @@
 # 1. say why $\log p_\theta(x)$ of a latent-variable model is hard, and predict how badly a naive estimate of it fails;
 # 2. derive the evidence lower bound and *name* its gap;
 # 3. choose between the score-function and the reparameterised gradient, and compute the variance of each;
-# 4. train a VAE, report its likelihood honestly, and recognise the five classic ways of reporting it dishonestly;
+# 4. train a VAE, report its likelihood honestly, and recognise four classic ways of reporting it dishonestly;
 # 5. stack latent layers, make latents discrete, and read a rate-distortion curve.
 
 # %% tags=["setup"] cellView="form"
@@ -184,7 +184,8 @@ fig_limits.tight_layout()
 # <details><summary>Proof</summary>
 #
 # Everything factorises over coordinates. In one of them, the square of a Gaussian density is a narrower Gaussian, $\mathcal N(u;z,s^2)^2=(4\pi s^2)^{-1/2}\,\mathcal N(u;z,s^2/2)$,
-# and averaging that over $z\sim\mathcal N(0,1)$ widens its variance by one. The denominator is the evidence $\mathcal N(u;0,1+s^2)$ squared. $\rho\ge1$ is Jensen. $\blacksquare$
+# and averaging that over $z\sim\mathcal N(0,1)$ widens its variance by one. The denominator is the evidence $\mathcal N(u;0,1+s^2)$ squared. As a function of $u$ the quotient is
+# $\rho(0)\,e^{cu^2}$ with $c=\frac1{1+s^2}-\frac1{2+s^2}>0$, so that $\rho(u)\ge\rho(0)=\frac{1+s^2}{\sqrt{(1+s^2)^2-1}}>1$ for every $u$, and the product is at least $\rho(0)^D$. $\blacksquare$
 # </details>
 #
 # **Claim.** The formula agrees with quadrature by SciPy, an independent route, at eight points.
@@ -260,14 +261,14 @@ fig_naive.tight_layout()
 #
 # ## 4.3 The ELBO: a lower bound whose gap has a name
 #
-# Suppose a helper looks at $x$ and proposes latents that may have produced it, drawn from $\color{crimson}{q}(z)$. Reweighting keeps the average right,
+# Suppose a helper looks at $x$ and proposes latents that may have produced it, drawn from $\color{crimson}{q}(z)$. If $\color{crimson}{q}>0$ wherever $p(z)\color{royalblue}{p_\theta(x\mid z)}>0$, reweighting keeps the average right,
 # $$
 # \color{royalblue}{p_\theta}(x) = \mathbb E_{z\sim \color{crimson}{q}}\big[w(z)\big],\qquad w(z)=\frac{p(z)\,\color{royalblue}{p_\theta(x\mid z)}}{\color{crimson}{q}(z)} .
 # $$
 # If the proposal were perfect, $\color{crimson}{q}=\color{royalblue}{p_\theta(z\mid x)}$, *every* draw would return the same weight, the evidence itself. Short of that,
 # push the logarithm inside (Jensen) and see what is lost.
 #
-# **Proposition (ELBO and its gap).** For every $\color{crimson}{q}$ with $\color{crimson}{q}(z)>0$ wherever $p(z)\color{royalblue}{p_\theta(x\mid z)}>0$,
+# **Proposition (ELBO and its gap).** For every $\color{crimson}{q}$ that proposes only possible latents ($p(z)\color{royalblue}{p_\theta(x\mid z)}>0$ wherever $\color{crimson}{q}(z)>0$; it need not reach all of them),
 # $$
 # \log \color{royalblue}{p_\theta}(x) = \underbrace{\mathbb E_{\color{crimson}{q}}\big[\log w(z)\big]}_{\mathrm{ELBO}(\color{crimson}{q})}
 # + \underbrace{\mathrm{KL}\big(\color{crimson}{q}\,\Vert\,\color{royalblue}{p_\theta(\cdot\mid x)}\big)}_{\text{gap}\,\ge\,0}.
@@ -374,14 +375,14 @@ animate(draw_ascent, FRAMES, fps=8)
 # $$
 # and then differentiates *through* $f$. In code it is one line, with one trap: the network returns $\log\sigma^2$.
 #
-# **Proposition (both are unbiased).** If $f$ is bounded by a polynomial, the score-function identity holds; if moreover $f$ is (almost everywhere) differentiable *and continuous* with such a
-# gradient, so does the pathwise one.
+# **Proposition (both are unbiased).** If $f$ is bounded by a polynomial, the score-function identity holds; if moreover $f$ is locally Lipschitz (any network with ReLU or smooth units is) with a gradient
+# bounded by a polynomial, so does the pathwise one.
 #
 # <details><summary>Proof</summary>
 #
 # *Score function:* $\nabla_\phi\int f q_\phi = \int f\,\nabla_\phi q_\phi = \int f q_\phi\nabla_\phi\log q_\phi$. Taking $f=1$ shows that the score has mean zero, so a constant $b$ may be subtracted
 # from $f$ (a *baseline*). *Pathwise:* $\mathbb E_{q_\phi}f(z)=\mathbb E_\varepsilon f(T_\phi(\varepsilon))$ by definition of $T_\phi$; dominated convergence lets the gradient
-# in. Continuity matters: at a jump of $f$ the pathwise derivative sees nothing. $\blacksquare$
+# in, with the Lipschitz constant as the dominating function. It is not enough that $f$ has a derivative almost everywhere: at a jump of $f$ the pathwise derivative sees nothing. $\blacksquare$
 # </details>
 #
 # **Claim.** For $f(z)=\|z\|^2$ the truth is $\nabla_\mu=2\mu$, $\nabla_{\log\sigma^2}=\sigma^2$, and both estimators meet it within six standard errors. For the step $f(z)=\mathbf 1[z>0]$ the pathwise
@@ -539,7 +540,7 @@ from dgm.vae import ELBO, elbo, vae_loss  # show
 # ### A VAE that we can solve: linear decoder, linear encoder
 #
 # **Proposition (linear VAE = probabilistic PCA).** Let $\color{royalblue}{p_\theta(x\mid z)}=\mathcal N(Wz+b,s^2I_D)$ and $\color{crimson}{q_\phi(z\mid x)}=\mathcal N(V(x-b),\operatorname{diag}v)$. At the global maximum of the
-# average ELBO the bound is *tight*, $b$ is the mean of the data, and with $\lambda_1\ge\dots\ge\lambda_D$ the eigenvalues and $U$ the eigenvectors of the covariance,
+# average ELBO the bound is *tight*, $b$ is the mean of the data, and with $\lambda_1\ge\dots\ge\lambda_D$ the eigenvalues (the first $K+1$ of them distinct) and $U$ the eigenvectors of the covariance,
 # $$
 # s^2=\frac{1}{D-K}\sum_{k>K}\lambda_k,\qquad W = U_K(\Lambda_K-s^2I)^{1/2}R,\qquad R = \text{a permutation with signs}.
 # $$
@@ -654,7 +655,7 @@ for name, row in plane_nats.items():
     print(f"{name:18s}" + "".join(f"{v:9.3f}" for v in row))
 
 # %%
-fig_plane, axes_plane = plt.subplots(3, 3, figsize=(9.5, 9))
+fig_plane, axes_plane = plt.subplots(3, 3, figsize=(7.8, 7.4))
 for column, (name, vae2) in zip(axes_plane.T, plane_vaes.items()):
     exact_density = ZOO[name].log_prob(plane).exp()
     draw_field(column[0], exact_density).set_title(f"{name}, exact: {plane_nats[name][3]:.2f} nats", fontsize=10)
@@ -670,7 +671,7 @@ fig_plane.tight_layout()
 
 # %% [markdown]
 # Read the columns downwards. Top and middle share one colour scale: the VAE finds every moon, arm and island, and it blurs: its density is a continuous image of a Gaussian, smeared with
-# noise $s$, so bridges remain, as for the flow, but they are *cheap*, because the decoder may fold and stretch as it likes. The bottom row is what is new: data become colours in a latent plane, each island
+# noise $s$, so bridges remain, as for the flow of 4.1, but they are *cheap*, because the decoder may fold and stretch as it likes (compare the nats for the eight islands). The bottom row is what is new: data become colours in a latent plane, each island
 # owns a sector, and the draws from all $\color{crimson}{q_\phi(z\mid x)}$ together, the **aggregated posterior** $\color{crimson}{q_\phi}(z)=\mathbb E_{p_{\text{data}}}\color{crimson}{q_\phi(z\mid x)}$, tile the prior. Where they leave seams,
 # the prior samples latents that no data point ever taught the decoder: the "holes" to which we return in 4.7. And look back at the table: the gap between ELBO and $\log p$ is widest for the eight islands, where posteriors near a seam are anything but Gaussian; fifty importance draws recover most of it.
 #
@@ -811,7 +812,7 @@ animate(draw_traversal, FRAMES, size=(4, 3.2), fps=10)
 # | deterministic $z$ | decodes $\color{crimson}{\mu_\phi}(x)$ at test time, still subtracts the KL | claims the precision of a point, pays for a ball |
 # | `std = logvar.exp()` | draws with $\sigma^2$ for $\sigma$ | as $\sigma<1$, draws are less noisy than the law whose KL is charged |
 # | KL averaged over $K$ | `.mean(-1)` over latents, sum over pixels | charges $1/K$ of the rate: training with it is $\beta=1/K$ |
-# | grey-level BCE | puts grey levels where coins belong | a cross-entropy with soft targets, *not* a log-likelihood of anything; trained on, it falls far below honest values |
+# | grey-level BCE | puts grey levels where coins belong | a cross-entropy with soft targets, *not* a log-likelihood of anything; trained on, its values look like honest ones and cannot be compared with them |
 # | too noisy a start | $s$ (or $\beta$) large at first | the latents die before they are born; the number is honest and bad |
 #
 # **Claim.** On the linear VAE, where the truth is known, the first two *exceed the log-likelihood*. A lower bound that exceeds what it bounds is no bound.
@@ -899,9 +900,9 @@ axes_coll[0].legend(fontsize=8)
 fig_coll.tight_layout()
 
 # %% [markdown]
-# With $s=1$ the noise explains all that the latents could; they fall silent, and a silent latent has no gradient to come back. The small start forces them to speak first, and after the same few steps the outline of the pinwheel is there.
+# With $s=1$ the noise explains all that the latents could; they fall silent, and a silent latent has next to no gradient to come back. The small start forces them to speak first, and after the same few steps the outline of the pinwheel is there.
 #
-# The blob teaches caution. A Gaussian needs no latent at all, yet the model on the right spends four nats on one, and the printed line shows that it loses next to nothing: $z\mapsto wz$ plus noise $s$ has the same law for every split of the variance
+# The blob teaches caution. A Gaussian needs no latent at all, yet the model on the right spends four nats on it, and the printed line shows that it loses next to nothing: in each coordinate, $z\mapsto wz$ plus noise $s$ has the same law for every split of the variance
 # $w^2+s^2$, and with exact posteriors the same ELBO. *Likelihood does not say how much a latent must say* (Alemi et al., 2018). So a small KL is a disease only where the fit is bad, and a large one is no proof of health. For images the usual culprit is a decoder
 # too strong for its own good (an autoregressive one models $x$ alone); the usual cures are less noise, a warm-up of the KL weight (next section) and free bits, nats that a layer may spend unpunished (Kingma et al., 2016).
 #
@@ -990,9 +991,12 @@ with torch.no_grad():
     same_top = hvae.sample(tops, torch.randn(8, 10, 24, generator=rng)).sigmoid()
     bottoms = torch.randn(8, 1, 24, generator=rng).expand(8, 10, 24)  # a row shares the noise of z1
     same_bottom = hvae.sample(torch.randn(8, 10, 8, generator=rng), bottoms).sigmoid()
+    many = hvae.sample(torch.randn(300, 1, 8, generator=rng).expand(300, 20, 8), torch.randn(300, 20, 24, generator=rng)).sigmoid()
+fixed = {name: 1 - (v.var(1).mean(0).sum() / v.flatten(0, 1).var(0).sum()).item() for name, v in [("ink", many.sum(2, True)), ("pixels", many)]}
+print("share of the variance that z2 fixes:", {name: round(v, 2) for name, v in fixed.items()})
 fig_layers, axes_layers = plt.subplots(1, 3, figsize=(12, 3.6), gridspec_kw={"width_ratios": [1.2, 1.2, 1]})
 show_images(axes_layers[0], same_top.reshape(-1, 28, 28))
-axes_layers[0].set_title("Rows share $z_2$: only the pen stays")
+axes_layers[0].set_title("Rows share $z_2$: little stays but the ink")
 show_images(axes_layers[1], same_bottom.reshape(-1, 28, 28))
 axes_layers[1].set_title("Rows share the noise of $z_1$: the digit stays")
 bars = {"one layer": [vae_terms.kl.mean().item(), 0], "two layers": hvae_parts[1:]}
@@ -1000,13 +1004,13 @@ for name, (low, high) in bars.items():
     axes_layers[2].bar(name, low, color="lightcoral", label="$z_1$" if high else None)
     axes_layers[2].bar(name, high, bottom=low, color=CRITIC, label="$z_2$" if high else None)
 axes_layers[2].set(ylabel="rate, nats", title="Where the rate goes")
-axes_layers[2].legend()
+axes_layers[2].legend(loc="lower right")
 fig_layers.tight_layout()
 
 # %% [markdown]
-# An honest result, and not the one that drawings of hierarchies promise. On the left, one $z_2$ writes ten different digits with one pen: the top layer has learned the thickness of the stroke and says two or three nats. Identity sits in $z_1$ (middle). And the bound is *worse* than
+# An honest result, and not the one that drawings of hierarchies promise. On the left, a row shares its $z_2$ and shows ten different digits. The printed shares tell what it fixes: a quarter of the variance of the amount of ink, next to nothing of the picture; the top layer says two or three nats. Identity sits in $z_1$ (middle). And the bound is *worse* than
 # that of one layer with as many latents. Nothing is wrong with the mathematics, the claim above holds to $10^{-12}$; what the ELBO leaves open is *which* layer speaks, and training takes the split that is cheapest to find: the decoder hears $z_1$ directly, so that is where the nats go.
-# Depth does pay, with patience: Burda et al. (2016, Table 1) gain 1.4 nats with a second layer (86.76 to 85.33) after far longer training, and NVAE stacks some thirty. Take away the habit of the right panel: *report the rate of every layer*, or you will own layers that say nothing.
+# Depth does pay, with patience: Burda et al. (2016, Table 1) gain 1.4 nats with a second layer (86.76 to 85.33) after far longer training, and NVAE stacks dozens. Take away the habit of the right panel: *report the rate of every layer*, or you will own layers that say nothing.
 #
 # Take the idea to its limit: many layers in a strict chain, each as large as the image, and the *encoder fixed* to "add a little noise". Then nothing is left of inference to learn, the chain rule becomes a sum over noise levels, and the model is called a diffusion model (lecture 9):
 # $$
@@ -1164,7 +1168,7 @@ fig_vq.tight_layout()
 
 # %% [markdown]
 # Left: 49 integers rebuild a digit almost to the pixel, *below* the 45.5 nats of entropy that the coins themselves carry. So the codes have learned even the accidents of binarisation by heart, and the bill comes in the second term: the codes cost far
-# more than the pixels they save, and the sum is well above the VAE's. No wonder: in the first act every string of codes cost the same, $49\log M$ nats, and nobody asked for thrift. (Van den Oord et al. also report a looser bound than a VAE's on CIFAR-10, 4.67 against
+# more than the pixels they save, and the sum is well above the VAE's, although the class is given free (paying for it adds at most $\log10=2.3$ nats, since $p(x)\ge p(x\mid y)\,p(y)$). No wonder: in the first act every string of codes cost the same, $49\log M$ nats, and nobody asked for thrift. (Van den Oord et al. also report a looser bound than a VAE's on CIFAR-10, 4.67 against
 # 4.51 bits per dimension.) Middle: without a prior the decoder turns codes into rubble, so all structure lives in $\color{royalblue}{p_\theta}(c\mid y)$. Right: with it, each column is a class, drawn code by code. What is bought is not the bound but the *division of labour*: a short
 # string of symbols that any sequence model can learn. With a transformer for the prior and a larger grid, this is how many image generators work.
 #
@@ -1208,15 +1212,17 @@ print({S: round(g, 4) for S, (g, _) in gaps.items()}, " 1/S law at 100:", round(
 # $$
 # R(\omega)=\sum_d\tfrac12\log^+\frac{\lambda_d}{\omega},\qquad \mathcal D(\omega)=\sum_d\min(\lambda_d,\omega).
 # $$
-# **Proposition.** A linear $\beta$-VAE with decoder noise $s^2$ held fixed reaches Shannon's curve, at water level $\omega=\beta s^2$: it keeps exactly the directions with $\lambda_k>\beta s^2$, and collapses the rest. No code of any kind does better.
+# **Proposition.** A linear $\beta$-VAE with decoder noise $s^2$ held fixed reaches Shannon's curve, at water level $\omega=\beta s^2$: it keeps exactly the directions with $\lambda_k>\beta s^2$, and collapses the rest. On Gaussian data no code of any kind does better.
+# (With fewer latents than such directions it keeps the leading $K$, and the others count as error.)
 #
 # <details><summary>Proof</summary>
 #
+# The VAE's rate is at least the mutual information of $x$ and $z$ (the excess is the KL from the aggregated posterior to the prior), hence at least Shannon's.
 # The objective is $-\frac{1}{2s^2}\mathcal D-\beta R$ plus a constant, so an optimum lies where the slope of the best achievable curve is $d\mathcal D/dR=-2\beta s^2$; Shannon's curve has slope $-2\omega$. It is attained: in a kept direction take $v=\omega/\lambda$,
 # $w^2=\lambda-\omega$, encoder $w/\lambda$; then the posterior draws have variance 1 in total, the rate is $\frac12\log(\lambda/\omega)$ and the squared error $\omega$. $\blacksquare$
 # </details>
 #
-# **Claim.** `ppca(digits, K, beta)` sits on the curve, computed from the eigenvalues alone, and the ELBO's gradient (autograd) vanishes there in every parameter but $s^2$.
+# **Claim.** `ppca(digits, 16, beta)` sits on the curve of a Gaussian with the digits' covariance (its 16 leading directions, the rest as error), computed from the eigenvalues alone, and the ELBO's gradient (autograd) vanishes there in every parameter but $s^2$.
 
 # %%
 from dgm.vae_linear import water_filling  # show
@@ -1269,7 +1275,7 @@ fig_rd.tight_layout()
 
 # %% [markdown]
 # Left: six trained-by-formula models, six points on Shannon's curve; the small numbers count the latents that survive, $\#\{k:\lambda_k>\beta s^2\}$. Middle: the same shape on MNIST. $-\mathrm{ELBO}$ is the *sum* of the coordinates, so its best point is where the curve has
-# slope $-1$, at $\beta=1$; every other $\beta$ is a worse model of the data and may still be a better encoder for your purpose. Right: at $\beta=1/32$ (top) the rate doubles, distortion gains a few nats, and prior samples fray, since the codes no longer fill the prior; at $\beta=10$ they are
+# slope $-1$, at $\beta=1$; every other $\beta$ is a worse model of the data and may still be a better encoder for your purpose. Right: at $\beta=1/32$ (top) the rate doubles, distortion falls by a few nats, and prior samples fray, since the codes no longer fill the prior; at $\beta=10$ they are
 # generic but clean; at 784 every sample is the mean digit: the whole latent has collapsed, by one wrong `.mean()`.
 #
 # ### Conditional VAE
@@ -1318,7 +1324,7 @@ ax_cvae.set_title("One row, one $z$: the same hand writes all ten digits");
 # | prior too simple | VampPrior (Tomczak & Welling, 2018); a learned prior as in VQ-VAE | a mixture of posteriors of pseudo-inputs |
 # | bound too loose | IWAE (Burda et al., 2016) | average weights, not logarithms |
 # | decoder too weak or too strong | autoregressive decoders, with free bits | more likelihood, less use of $z$ |
-# | too shallow | ladder, top-down, NVAE (Vahdat & Kautz, 2020) | 4.6, thirty layers deep |
+# | too shallow | ladder, top-down, NVAE (Vahdat & Kautz, 2020) | 4.6, dozens of layers deep |
 # | latents not discrete | VQ-VAE; Gumbel-softmax (Jang et al., 2017) | straight-through, or a smooth surrogate of a categorical draw |
 #
 # ## Bridges
@@ -1374,7 +1380,7 @@ assert hvae_nelbo > -hvae_bounds[100] and told["z = mean"] < -vae_bounds[100] < 
 # 1. Your ELBO on Gaussian data rises *above* the exact log-likelihood. Name three lines of code that you would read first.
 # <details><summary>Answer</summary>
 #
-# The draw (`logvar.exp()` for the standard deviation, or no noise at all), the KL (a mean where a sum belongs, a lost $\tfrac12$), the likelihood (the constant $\tfrac12\log2\pi s^2$ once per example instead of once per coordinate). Monte-Carlo noise
+# The draw (`logvar.exp()` for the standard deviation, or no noise at all), the KL (a mean where a sum belongs, a $\tfrac12$ too many; a *lost* $\tfrac12$ would push the bound down), the likelihood (the constant $\tfrac12\log2\pi s^2$ once per example instead of once per coordinate: it flatters when $2\pi s^2>1$). Monte-Carlo noise
 # also rises above, but not on average: compare with the standard error.
 # </details>
 #
