@@ -15,7 +15,7 @@
 #
 # | | |
 # |---|---|
-# | Run time | {{ runtime }} on one CPU thread with the settings below; a GPU is not needed: it only shortens the full training of the MNIST models (`TRAIN_ALL`), about 12 minutes on one CPU thread |
+# | Run time | {{ runtime }} with the settings below; a GPU is not needed: it only shortens the full training of the MNIST models (`TRAIN_ALL`), 13 minutes on one CPU thread |
 # | You need | probability (Bayes' rule, Gaussians), KL divergence and the ELBO of a mixture (lecture 1), Langevin sampling (lecture 2), change of variables (lecture 3), PyTorch |
 # | Data | the course's 2-D zoo, the 8x8 digits of scikit-learn, MNIST with dynamic binarisation |
 #
@@ -52,7 +52,7 @@ from dgm.zoo import ZOO
 # %% tags=["parameters"]
 SEED = 0
 LIVE_STEPS = 300  # MNIST training steps run here, before trained weights are loaded; smoke: 5
-TRAIN_ALL = False  # True: train every MNIST model in full (about 12 minutes on one CPU thread)
+TRAIN_ALL = False  # True: train every MNIST model in full (13 minutes on one CPU thread)
 ZOO_STEPS = 2000  # smoke: 20
 GRID = 161  # points per latent axis when an integral is done on a grid; smoke: 41
 DRAWS = 100_000  # Monte-Carlo draws in statistical claims; smoke: 20000
@@ -672,7 +672,7 @@ fig_plane.tight_layout()
 # %% [markdown]
 # Read the columns downwards. Top and middle share one colour scale: the VAE finds every moon, arm and island, and it blurs: its density is a continuous image of a Gaussian, smeared with
 # noise $s$, so bridges remain, as for the flow of 4.1, but they are *cheap*, because the decoder may fold and stretch as it likes (compare the nats for the eight islands). The bottom row is what is new: data become colours in a latent plane, each island
-# owns a sector, and the draws from all $\color{crimson}{q_\phi(z\mid x)}$ together, the **aggregated posterior** $\color{crimson}{q_\phi}(z)=\mathbb E_{p_{\text{data}}}\color{crimson}{q_\phi(z\mid x)}$, tile the prior. Where they leave seams,
+# owns a patch, and the draws from all $\color{crimson}{q_\phi(z\mid x)}$ together, the **aggregated posterior** $\color{crimson}{q_\phi}(z)=\mathbb E_{p_{\text{data}}}\color{crimson}{q_\phi(z\mid x)}$, tile the prior. Where they leave seams,
 # the prior samples latents that no data point ever taught the decoder: the "holes" to which we return in 4.7. And look back at the table: the gap between ELBO and $\log p$ is widest for the eight islands, where posteriors near a seam are anything but Gaussian; fifty importance draws recover most of it.
 #
 # ### Real digits
@@ -740,7 +740,7 @@ axes_report[2].set(xlabel="latent, sorted", ylabel="rate, nats", title=f"{active
 fig_report.tight_layout()
 
 # %% [markdown]
-# Left: a few hundred steps win two thirds of the way from coins to the final bound, and the other 98 % of the run the rest. Middle: importance weights recover several nats that the Gaussian encoder leaves on the table; the curve is still falling at 100. Right: the
+# Left: a few hundred steps win two thirds of the way from coins to the final bound, and the other 98 % of the run the rest. Middle: importance weights recover about three nats that the Gaussian encoder leaves on the table; the curve is still falling at 100. Right: the
 # model *switches off* the latents that it does not need; a latent whose posterior equals the prior costs nothing and says nothing (the count is of latents whose posterior mean varies over the data by more than 0.01,
 # Burda et al.'s criterion). Nobody told it that a digit has about that many degrees of freedom.
 #
@@ -1008,7 +1008,7 @@ axes_layers[2].legend(loc="lower right")
 fig_layers.tight_layout()
 
 # %% [markdown]
-# An honest result, and not the one that drawings of hierarchies promise. On the left, a row shares its $z_2$ and shows ten different digits. The printed shares tell what it fixes: a quarter of the variance of the amount of ink, next to nothing of the picture; the top layer says two or three nats. Identity sits in $z_1$ (middle). And the bound is *worse* than
+# An honest result, and not the one that drawings of hierarchies promise. On the left, a row shares its $z_2$ and shows ten different digits. The printed shares tell what it fixes: about a fifth of the variance of the amount of ink, next to nothing of the picture; the top layer says two or three nats. Identity sits in $z_1$ (middle). And the bound is *worse* than
 # that of one layer with as many latents. Nothing is wrong with the mathematics, the claim above holds to $10^{-12}$; what the ELBO leaves open is *which* layer speaks, and training takes the split that is cheapest to find: the decoder hears $z_1$ directly, so that is where the nats go.
 # Depth does pay, with patience: Burda et al. (2016, Table 1) gain 1.4 nats with a second layer (86.76 to 85.33) after far longer training, and NVAE stacks dozens. Take away the habit of the right panel: *report the rate of every layer*, or you will own layers that say nothing.
 #
@@ -1274,8 +1274,8 @@ axes_rd[2].set_title(r"Prior samples, a row for each $\beta$ from 1/32 down to 7
 fig_rd.tight_layout()
 
 # %% [markdown]
-# Left: six trained-by-formula models, six points on Shannon's curve; the small numbers count the latents that survive, $\#\{k:\lambda_k>\beta s^2\}$. Middle: the same shape on MNIST. $-\mathrm{ELBO}$ is the *sum* of the coordinates, so its best point is where the curve has
-# slope $-1$, at $\beta=1$; every other $\beta$ is a worse model of the data and may still be a better encoder for your purpose. Right: at $\beta=1/32$ (top) the rate doubles, distortion falls by a few nats, and prior samples fray, since the codes no longer fill the prior; at $\beta=10$ they are
+# Left: six trained-by-formula models, six points on Shannon's curve; the small numbers count the latents that survive, $\#\{k\le16:\lambda_k>\beta s^2\}$. Middle: the same shape on MNIST. $-\mathrm{ELBO}$ is the *sum* of the coordinates, so its best point is where the curve has
+# slope $-1$, at $\beta=1$; every other $\beta$ is a worse model of the data and may still be a better encoder for your purpose. Right: at $\beta=1/32$ (top) the rate doubles, distortion falls by less than ten nats, and prior samples fray, since the codes no longer fill the prior; at $\beta=10$ they are
 # generic but clean; at 784 every sample is the mean digit: the whole latent has collapsed, by one wrong `.mean()`.
 #
 # ### Conditional VAE
