@@ -19,12 +19,9 @@ class LinearVAE(NamedTuple):
 
 
 def linear_elbo(x: Tensor, m: LinearVAE) -> Tensor:
-    """ELBO of a linear VAE with the expectation over q done exactly. x (N, D). Returns (N,), nats.
-
-    E||x - b - W z||^2 = ||x - b - W mu||^2 + sum_k v_k ||W_k||^2; no sampling is needed.
-    """
+    """ELBO of a linear VAE, the expectation over q done exactly. x (N, D) -> (N,), nats."""
     mu = (x - m.b) @ m.V.T  # (N, K)
-    spread = (m.log_v.exp() * m.W.square().sum(0)).sum()
+    spread = (m.log_v.exp() * m.W.square().sum(0)).sum()  # E||W (z - mu)||^2
     recon = gaussian_log_prob(x, m.b + mu @ m.W.T, m.log_s2) - 0.5 * spread / m.log_s2.exp()
     return recon - gaussian_kl(mu, m.log_v.expand_as(mu))
 
