@@ -19,6 +19,8 @@ def model() -> HVAE:
     m = HVAE(4, 1, 1, 8).to(F64)
     for p in m.parameters():  # larger weights, so that every path matters
         p.data.mul_(1.7)
+    for p in m.merge1.parameters():  # q(z1 | z2, x) well away from its prior
+        p.data.mul_(1.6)
     return m
 
 
