@@ -8,6 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 HOMEWORK ?= homework1
 JOBS   ?= 2
+SEEDS  ?= 3
 
 # One thread a process and parallel by process: threads that share cores are 10-30 times slower.
 export OMP_NUM_THREADS := 1
@@ -61,8 +62,8 @@ test: env  ## the tests that CI and a new user run (at most 25 minutes on 2 core
 test-all: env  ## all tests, the slow ones too (at most 80 minutes)
 	$(PYTEST)
 
-verify: env homework  ## tests of the tests: reference, untouched notebook, mutants, alternatives through the grader
-	$(BIN)/autograder verify $(HOMEWORK) --jobs $(JOBS)
+verify: env homework  ## tests of the tests: reference, untouched notebook, mutants, alternatives through the grader (SEEDS=3)
+	$(BIN)/autograder verify $(HOMEWORK) --jobs $(JOBS) --seeds $(SEEDS)
 
 bench: $(READY)  ## side-by-side measurements, results in benchmarks/results
 	@set -e; for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done
