@@ -1,5 +1,6 @@
 """The Makefile: every target is explained, and its usage mistakes end in one clear line."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -9,9 +10,10 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:
-    """Run make in the project."""
+    """Run make in the project as from a shell, also where make itself started the tests."""
+    env = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     return subprocess.run(
-        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ["make", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
     )
 
 
