@@ -43,9 +43,10 @@ def match(submitted: list[NotebookNode], skeleton: list[NotebookNode]) -> Match:
     """
     found = Match()
     named = _named(submitted, skeleton)
+    defined = [defines(cell.source) if cell.cell_type == "code" else set() for cell in submitted]
     for k, cell in enumerate(skeleton):
         if is_answer(cell):
-            _match_answer(k, cell, submitted, named, found)
+            _match_answer(k, cell, submitted, named, defined, found)
     chosen = set(found.answers.values())
     for i, cell in enumerate(submitted):
         if i in chosen:
@@ -96,14 +97,18 @@ def _match_answer(
     cell: NotebookNode,
     submitted: list[NotebookNode],
     named: dict[int, tuple[int, str]],
+    defined: list[set[str]],
     found: Match,
 ) -> None:
-    """The best candidate: defines what is asked, was worked on, carries the id, stands last."""
+    """The best candidate: defines what is asked, was worked on, carries the id, stands last.
+
+    defined: what each submitted cell defines, parsed once.
+    """
     asked = defines(cell.source) if cell.cell_type == "code" else set()
     ranked = []
     for i, other in enumerate(submitted):
         owner, by = named.get(i, (None, ""))
-        gives = bool(asked) and other.cell_type == "code" and asked <= defines(other.source)
+        gives = bool(asked) and asked <= defined[i]
         if owner != k and not gives:
             continue
         worked = plain(other.source) != plain(cell.source)
