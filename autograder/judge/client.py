@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,12 @@ class Judge:
         finally:
             inner.close()
         scratch = tempfile.mkdtemp(prefix="scratch-", dir=self._folder.name)
-        return JudgeWorker(outer, {**opening, "scratch": scratch}, self._tail)
+        return JudgeWorker(outer, {**opening, "scratch": scratch}, self._tail, self.learn)
+
+    def learn(self, names: list[str]) -> None:
+        """Have the server import these modules: the next judges start with them."""
+        with contextlib.suppress(OSError, SilentError):
+            send_frame(self.control, {"do": "import", "names": names})
 
     def alive(self) -> bool:
         """Whether the server still runs."""
@@ -107,8 +113,15 @@ def _python_path() -> str:
 class JudgeWorker:
     """One notebook's judge: attach a sandbox, run test cells."""
 
-    def __init__(self, sock: socket.socket, opening: dict[str, Any], log: Any) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        opening: dict[str, Any],
+        log: Callable[[], str],
+        learn: Callable[[list[str]], None],
+    ) -> None:
         self.sock, self._log, self._scratch = sock, log, opening["scratch"]
+        self._learn = learn
         self.pid = self._ask({"do": "open", **opening}, 60)["pid"]
 
     def attach(self, agent: socket.socket, call_seconds: float, seconds: float = 60) -> bool:
@@ -129,6 +142,8 @@ class JudgeWorker:
         seconds + margin.
         """
         reply = self._ask({"do": "cell", **cell}, cell["seconds"] + margin)
+        if reply["imported"]:
+            self._learn(reply["imported"])
         return CellResult(**reply["result"]), reply["gone"]
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:

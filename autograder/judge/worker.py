@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import sys
 from typing import Any
 
 from autograder.judge.cells import CellResult, run_cell
@@ -40,6 +41,7 @@ class Worker:
         self.link: Link | NoLink = NoLink()
         self.opening: dict[str, Any] = {}
         self.room: WeightRoom | None = None
+        self.known = set(sys.modules)
 
     def serve(self) -> None:
         """Answer until the other side closes the connection."""
@@ -69,7 +71,9 @@ class Worker:
         return {"ok": True}
 
     def do_cell(self, request: dict) -> dict:
-        """Run one test cell; `gone` in the reply says that the sandbox did not survive it."""
+        """Run one test cell; `gone` in the reply says that the sandbox did not survive it,
+        `imported` names the modules that are new since.
+        """
         student = Student(self.link, self.released, self.named)
         self.room.for_cell(request["course"], student.link)
         space = {**self.released, **helpers(self.room, self.opening, self.released)}
@@ -83,7 +87,13 @@ class Worker:
                 request["seconds"],
                 request["points"],
             )
+            reply = {"result": dataclasses.asdict(result), "gone": ""}
         except SandboxGone as gone:
-            result = CellResult(ok=False)
-            return {"result": dataclasses.asdict(result), "gone": str(gone)}
-        return {"result": dataclasses.asdict(result), "gone": ""}
+            reply = {"result": dataclasses.asdict(CellResult(ok=False)), "gone": str(gone)}
+        return {**reply, "imported": self._imported()}
+
+    def _imported(self) -> list[str]:
+        """Modules that the last test imported: the server imports them for the judges to come."""
+        new = set(sys.modules) - self.known
+        self.known |= new
+        return sorted(new)
