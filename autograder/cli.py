@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from autograder.commands_marking import add_marking
 from autograder.errors import CourseError, mendable
 
 app = typer.Typer(
@@ -140,6 +141,9 @@ def _run(what: str, *arguments: Any) -> None:
     except KeyboardInterrupt:
         print("stopped; nothing is lost: give the same command again to go on", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+add_marking(app, _run)
 
 
 def _message(error: CourseError) -> str:

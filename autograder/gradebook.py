@@ -15,6 +15,9 @@ from autograder.nbg import gradebook
 from autograder.roster import Roster, Student
 from autograder.settings import Homework, LateRule
 
+# nbgrader's pages print names as they are; people choose their names in an LMS themselves
+_NO_MARKUP = str.maketrans('<>&"', "‹›＆”")
+
 
 def save_bundle(bundle: dict[str, Any], place: ClassFolder) -> Path:
     """Keep a bundle under its key, whole or not at all; its notebook beside it."""
@@ -96,7 +99,7 @@ def _names(student: Student | None) -> dict[str, str]:
         return {}
     found = {k: getattr(student, k) for k in ("first_name", "last_name", "email")}
     found["lms_user_id"] = student.lms_id
-    return {k: v for k, v in found.items() if v}
+    return {k: v.translate(_NO_MARKUP) for k, v in found.items() if v}
 
 
 def _show(bundle: dict[str, Any], place: ClassFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import bleach
@@ -19,6 +20,8 @@ _STYLES = CSSSanitizer(
     allowed_css_properties=("color", "text-align", "font-weight", "font-style", "width")
 )
 _PNG = "data:image/png;base64,"
+# what lets a formula be a link, carry a style, or load more of MathJax: shown without backslash
+_MACROS = re.compile(r"\\+(href|class|cssId|style|require|csname|unicode|bbox)(?![A-Za-z])")
 
 
 @pass_context
@@ -31,7 +34,7 @@ def safe_markdown2html(context: Any, source: str) -> str:
     cell = context.get("cell", {}) or {}
     attachments = cell.get("attachments", {}) or {}
     renderer = IPythonRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
-    return clean_html(MarkdownWithMath(renderer=renderer).render(source))
+    return clean_html(MarkdownWithMath(renderer=renderer).render(_MACROS.sub(r"\1", source)))
 
 
 def clean_html(html: str) -> str:

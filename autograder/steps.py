@@ -12,6 +12,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Unicode
 
 from autograder.cells import is_marked_by_hand
+from autograder.errors import CourseError
 from autograder.outputs import with_line
 from autograder.realign import plain_data, realign
 
@@ -29,6 +30,18 @@ class Realign(NbGraderPreprocessor):
         result = realign(nb, nbformat.read(self.skeleton, as_version=4))
         Path(self.record).write_text(json.dumps(plain_data(result)), encoding="utf-8")
         return result.notebook, resources
+
+
+class Refuse(NbGraderPreprocessor):
+    """Stands in nbgrader's own pipeline where ours does the work: it stops at once."""
+
+    def preprocess(
+        self, nb: NotebookNode, resources: dict[str, Any]
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        """Never returns: CourseError with the command that does it."""
+        raise CourseError(
+            "`autograder feedback`", "nbgrader's own", "pages of nbgrader's show hidden tests"
+        )
 
 
 class PutBack(NbGraderPreprocessor):
