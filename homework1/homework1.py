@@ -3912,7 +3912,7 @@ print(describe_codes(vae, x_codes, 6))
 # %% [markdown]
 # ## Hand in
 #
-# Run the last cell. It looks for answers that are missing, checks your weight files and packs the notebook with them into one zip, which you hand in. In Colab a running notebook is not a file: the cell asks Colab for
+# Run the last cell. It looks for answers that are missing, runs the visible tests in a new Python (which knows nothing that you have since changed or deleted), checks your weight files and packs the notebook with them into one zip, which you hand in. In Colab a running notebook is not a file: the cell asks Colab for
 # it, then looks on your Drive; if both fail it says so, and you add the notebook by File > Download > Download .ipynb: hand in both files side by side.
 
 # %% tags=["train"] cellView="form"

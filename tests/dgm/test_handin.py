@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dgm.handin import handin_answers, handin_weights, pack_submission
+from dgm.handin_fresh import handin_tests
 
 BUILD = {"a.safetensors": lambda: nn.Linear(3, 2)}
 
@@ -123,3 +124,60 @@ def test_colab_is_asked_first_and_may_fail(folder, monkeypatch, capsys, answers)
         source = json.loads(packed.read("hw.ipynb"))["cells"][0]["source"]
     assert source == (["x = 'live'"] if answers else ["x = 'saved'"])
     assert ("as it stands in Colab" in capsys.readouterr().out) == answers
+
+
+SETUP = {"cell_type": "code", "metadata": {"tags": ["setup"]}, "source": "LIMIT = 3"}
+
+
+def visible(grade_id: str, source: str, points: float = 1) -> dict:
+    """A test cell as it stands in a notebook file."""
+    about = {"grade_id": grade_id, "grade": True, "solution": False, "points": points}
+    return {"cell_type": "code", "metadata": {"nbgrader": about}, "source": source}
+
+
+def test_visible_tests_run_in_a_fresh_state(folder, capsys):
+    """Names that only this process knows do not help; nothing here is touched; each end is told."""
+    globals()["left_over"] = 3
+    bold = "%time\nif LIMIT:\n    !ls\n    LIMIT = LIMIT\n"
+    cells = [
+        SETUP,
+        answer("one", f"{bold}def one(): return LIMIT"),
+        visible("one-test", "assert one() == 3"),
+        answer("two", "def two(): return left_over"),
+        visible("two-test", "assert two() == 3"),
+        answer("three", "def three(): raise NotImplementedError"),
+        visible("three-test", "three()"),
+        visible("hidden", "# what it checks\n# 2 points\n"),
+        visible("banded", "1.5 + 0", points=2),
+        visible("whole", "2.0", points=2),
+        {"cell_type": "code", "metadata": {"tags": ["train"]}, "source": "1 / 0"},
+        {"cell_type": "code", "metadata": {}, "source": "import nothing_like_this"},
+        answer("broken", "def f(:"),
+        visible("wrong", "assert one() == 4, 'four is wanted\\nand more'"),
+    ]
+    (folder / "hw.ipynb").write_text(json.dumps(notebook(*cells)))
+    pack_submission("hw", {})
+    said = capsys.readouterr().out
+    assert "visible tests in a fresh state: 2 of 6 pass" in said
+    for line in (
+        "  two-test: NameError: name 'left_over' is not defined",
+        "  not written yet, so not passed: three-test",
+        "  banded: 1.5 of 2 points",
+        "  cell 12: ModuleNotFoundError: No module named 'nothing_like_this'",
+        "  broken: SyntaxError: invalid syntax (<unknown>, line 1)",
+        "  wrong: AssertionError: four is wanted",
+    ):
+        assert line in said.splitlines(), line
+    assert "and more" not in said and "ZeroDivisionError" not in said
+    assert "packed: hw_submission.zip" in said
+
+
+def test_a_fresh_state_that_ends_early_is_told(folder, capsys, monkeypatch):
+    """Code that ends Python, or never ends: what ran is told, what did not is counted."""
+    first = visible("first", "assert True")
+    for stop, word in (("import os; os._exit(3)", "code 3"), ("while True: pass", "after 2 s")):
+        monkeypatch.setattr("dgm.handin_fresh.HANDIN_SECONDS", 2)
+        cells = [first, answer("one", stop), visible("second", "assert True")]
+        lines = handin_tests(notebook(*cells))
+        assert lines[0] == "visible tests in a fresh state: 1 of 2 pass"
+        assert lines[-1].startswith("  1 tests did not run") and word in lines[-1]
