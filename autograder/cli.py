@@ -64,17 +64,25 @@ def grade(
     homework: Homework,
     student: Students = [],  # noqa: B006 (typer copies it)
     engine: Annotated[
-        str, typer.Option(help="local: several processes; serial: one, to find errors.")
+        str, typer.Option(help="local: several processes; serial: one; slurm: a cluster.")
     ] = "local",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
     again: Annotated[bool, typer.Option("--again", help="Also what is graded already.")] = False,
+    cluster: Annotated[
+        Path | None, typer.Option(help="For slurm; default: cluster.yml beside course.yml.")
+    ] = None,
+    without_a_sandbox: Annotated[
+        str, typer.Option(help="A sentence; `grade` says which where nothing can be guarded.")
+    ] = "",
 ) -> None:
     """Grade what was collected. Stopped at any moment, the next call goes on where it was.
 
     Limits of one submission: cells 60 s each, added cells 10 s each and 60 s together, tests 60 s
-    (600 s with weights), 4 GiB of memory, no network. Marks given by persons stay.
+    (600 s with weights), 4 GiB of memory, no network. Marks given by persons stay. First the run
+    grades five canaries; if one comes out wrong, it is void and publishes nothing.
     """
-    _run("commands.grade", homework, student, engine, workers, again)
+    more = (engine, workers, again, cluster, without_a_sandbox)
+    _run("commands_grade.grade", homework, student, *more)
 
 
 @app.command()

@@ -6,17 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 from autograder import doctor as health
-from autograder.context import Context, make_context, must_be_free, must_guard, take_roster
+from autograder.context import Context, make_context, must_be_free, take_roster
 from autograder.errors import CourseError
 from autograder.feedback import write_feedback
 from autograder.formgrader import HOW_TO_MARK, write_config
-from autograder.grading import Graded, grade_all, plan
 from autograder.intake import collect as take_in
 from autograder.intake import not_collected
-from autograder.jobs import Job
 from autograder.opening import grade_ids
 from autograder.opening import open_homework as open_release
-from autograder.progress import Meter
 from autograder.release import find_release
 from autograder.report import console, doctor_table, grade_table, taken_table
 from autograder.table import Row, read_rows, write_csv
@@ -60,68 +57,6 @@ def collect(
             "mend them and give the same command again",
         )
     out.print(f"next: autograder grade {name}")
-
-
-def grade(
-    name: str,
-    students: list[str],
-    engine: str = "local",
-    workers: int = 0,
-    again: bool = False,
-    context: Context | None = None,
-) -> None:
-    """Grade what was collected, with a progress display; what failed is named at the end."""
-    context = context or make_context()
-    homework = context.homework(name)
-    jobs = plan(homework, context.place, context.root, students)
-    must_guard()
-    results = grade_all(
-        jobs,
-        homework,
-        context.place,
-        context.course.late,
-        context.roster,
-        engine=engine,
-        workers=workers,
-        again=again,
-    )
-    failed = _watch(results, jobs)
-    if failed:
-        _explain(failed)
-    console().print(f"next: autograder feedback {name}; autograder gradebook {name}")
-
-
-def _watch(results, jobs: list[Job]) -> list[Graded]:
-    """Show each result as it comes; return those that failed."""
-    failed = []
-    with Meter(len(jobs), console()) as meter:
-        for done in results:
-            wrong = bool(done.bundle["failed"])
-            failed += [done] if wrong else []
-            meter.step(done.bundle["student"], _result(done), wrong, done.kept)
-    return failed
-
-
-def _result(done: Graded) -> str:
-    bundle = done.bundle
-    if bundle["failed"]:
-        return "NOT GRADED"
-    got = sum(c["points"] or 0 for c in bundle["checks"])
-    waits = sum(c["points"] is None for c in bundle["checks"])
-    text = f"{got:g} points" + (f", {waits} cells to mark" if waits else "")
-    return text + (" (graded before)" if done.kept else f" ({bundle['seconds']:.0f} s)")
-
-
-def _explain(failed: list[Graded]) -> None:
-    out = console(stderr=True)
-    for done in failed:
-        reason = done.bundle["failed"].strip().split("\n")[0]
-        out.print(f"{done.bundle['student']}: {reason}", markup=False, soft_wrap=True)
-    raise CourseError(
-        "every submission graded",
-        f"the grader itself failed on {len(failed)}; the others are in the gradebook",
-        "give the same command again; what is graded stays",
-    )
 
 
 def feedback(name: str, students: list[str], context: Context | None = None) -> None:

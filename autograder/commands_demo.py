@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autograder import commands
+from autograder import commands, commands_grade
 from autograder.context import Context, make_context, must_guard
 from autograder.demo import Entry, as_expected, make_class, read_homework
 from autograder.demo_files import missing_weights, read_mutants, write_class
@@ -33,8 +33,8 @@ def demo(name: str, folder: Path, engine: str = "local") -> None:
     entries = _hand_in(context, release, folder / "handed-in")
     commands.open_homework(name, context=context)
     roster = folder / "handed-in" / "students.csv"
-    commands.collect(name, folder / "handed-in" / "submissions", roster, context)
-    commands.grade(name, [], engine, context=context)
+    commands.collect(name, folder / "handed-in" / "submissions", roster, context=context)
+    commands_grade.grade(name, [], engine, context=context)
     commands.feedback(name, [], context)
     rows = commands.rows_of(name, context)
     csv = commands.save_csv(rows, name, None, context)

@@ -63,11 +63,29 @@ def must_be_free(place: ClassFolder) -> None:
         )
 
 
-def must_guard() -> None:
-    """CourseError where student code cannot run guarded: it is then not run at all."""
+UNGUARDED = "student code may read, change, delete and send everything that I can"
+
+
+def must_guard(words: str = "") -> bool:
+    """Whether student code runs guarded: True, or False by the exact words of the override.
+
+    CourseError where it cannot be guarded and the words did not come, and where they came and it
+    can be: it is then not run at all.
+    """
     guard = can_guard()
-    if not guard.ok:
-        raise CourseError("a machine that can guard student code", guard.reason, guard.remedy)
+    if words and words != UNGUARDED:
+        mend = f'give exactly --without-a-sandbox "{UNGUARDED}"'
+        raise CourseError("the whole sentence of the override", f"{words!r} came", mend)
+    if guard.ok and words:
+        mend = "leave --without-a-sandbox out"
+        raise CourseError("no override", "this machine can guard student code", mend)
+    if not guard.ok and not words:
+        mend = (
+            f"{guard.remedy}. Only if nobody but you can be harmed (a machine of no worth, nothing "
+            f'secret on it): --without-a-sandbox "{UNGUARDED}"'
+        )
+        raise CourseError("a machine that can guard student code", guard.reason, mend)
+    return guard.ok
 
 
 def take_roster(file: Path, place: ClassFolder) -> None:

@@ -31,12 +31,14 @@ class Job:
     stamp: str  # when it was handed in, as in timestamp.txt
     cache: str  # folder of the judge's own files, never seen by a sandbox
     root: str  # the course's folder: oracles of hidden tests are imported from it
+    unguarded: bool = False  # without a sandbox, by explicit words of the instructor
 
     @property
     def key(self) -> str:
         """Hash of everything the scores depend on: equal keys, equal results (16 hex digits)."""
         secret = hashlib.sha256(self.secret.encode()).hexdigest()
         parts = [*self.hashes().values(), secret, self.homework, self.version, self.student]
+        parts += ["unguarded"] if self.unguarded else []
         text = "\n".join(parts)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -61,10 +63,13 @@ def _tests_hash(job: Job) -> str:
     return total.hexdigest()
 
 
-def make_job(place: ClassFolder, homework: str, student: str, root: Path) -> Job:
+def make_job(
+    place: ClassFolder, homework: str, student: str, root: Path, unguarded: bool = False
+) -> Job:
     """The job of one student's submission; CourseError when there is none.
 
-    root: the course's folder, from which tests import their oracles.
+    root: the course's folder, from which tests import their oracles; unguarded: run student code
+    without a sandbox.
     """
     folder = place.submitted(student, homework)
     if not (folder / "intake.json").is_file():
@@ -88,6 +93,7 @@ def make_job(place: ClassFolder, homework: str, student: str, root: Path) -> Job
         stamp=(folder / "timestamp.txt").read_text().strip(),
         cache=str(place.root / "cache" / homework),
         root=str(root),
+        unguarded=unguarded,
     )
 
 

@@ -16,7 +16,7 @@ class Meter:
         self, total: int, console: Console, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.total, self.console, self.clock = total, console, clock
-        self.done = self.failed = self.fresh = 0
+        self.done = self.failed = self.fresh = self.running = 0
         self.start = clock()
         self.bar: Progress | None = None
 
@@ -40,13 +40,18 @@ class Meter:
         self.failed += failed
         self.fresh += not kept
         if self.bar is not None:
-            what = f"grading ({self.failed} failed)" if self.failed else "grading"
-            self.bar.update(self.task, advance=1, description=what, left=self.left())
+            self.bar.update(self.task, advance=1, description=self.state(), left=self.left())
         else:
             number = f"[{self.done:>{len(str(self.total))}}/{self.total}]"
             gone = f"elapsed {clock_text(self.clock() - self.start)}"
-            line = f"{number} {name}: {result}; {gone}, {self.left()}"
+            line = f"{number} {name}: {result}; {self.state()}, {gone}, {self.left()}"
             self.console.print(line, markup=False, soft_wrap=True)
+
+    def state(self) -> str:
+        """How many failed and run now, and how many are done in a minute, in words."""
+        text = f"{self.failed} failed, {self.running} running"
+        gone = self.clock() - self.start
+        return text + (f", {60 * self.fresh / gone:.1f} a minute" if self.fresh and gone else "")
 
     def left(self) -> str:
         """The time that the rest will take at the speed so far, in words."""

@@ -34,7 +34,7 @@ class Desk:
 
     def grade(self, **options):
         jobs = plan(self.homework, self.place, self.root, options.pop("students", None))
-        options = {"engine": "serial", "execute": CALM} | options
+        options = {"engine": "serial", "execute": CALM, "canaries": False} | options
         done = list(grade_all(jobs, self.homework, self.place, self.rule, CLASS, **options))
         assert [d.bundle["failed"] for d in done] == [""] * len(done)
         return done

@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 from small_homework import solved
 
-from autograder import cli, commands, layout
+from autograder import cli, commands_grade, layout
 from autograder.grading import grade_all
 from autograder.progress import Meter, clock_text
 
-CALM = functools.partial(grade_all, execute="calm.CalmExecute")
+CALM = functools.partial(grade_all, execute="calm.CalmExecute", canaries=False)
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def command(root, monkeypatch, capsys):
     """Run the command in the course folder: exit code, standard output, standard error."""
     monkeypatch.chdir(root)
     monkeypatch.delenv("COURSE_DIR", raising=False)
-    monkeypatch.setattr(commands, "grade_all", CALM)  # nothing of a student's runs in these tests
-    monkeypatch.setattr(commands, "must_guard", lambda: None)
+    monkeypatch.setattr(commands_grade, "grade_all", CALM)  # nothing of a student's runs in these tests
+    monkeypatch.setattr(commands_grade, "must_guard", lambda words: True)
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["autograder", *map(str, words)])
@@ -157,12 +157,12 @@ def test_a_locked_gradebook(command, handed_in, root, monkeypatch):
 def test_a_failure_of_the_grader_is_named_and_the_rest_is_graded(command, handed_in, monkeypatch):
     """One submission's grader falls over; the other one has its points."""
     command("collect", "homework1", handed_in)
-    one = functools.partial(grade_all, execute="calm.StumblingExecute")
-    monkeypatch.setattr(commands, "grade_all", one)
+    one = functools.partial(grade_all, execute="calm.StumblingExecute", canaries=False)
+    monkeypatch.setattr(commands_grade, "grade_all", one)
     code, out, err = command("grade", "homework1", "--engine", "serial")
     assert code == 2 and "max: 5 points" in out and "ada: NOT GRADED" in out
     assert "stumbled over ada" in err and "failed on 1" in err
-    monkeypatch.setattr(commands, "grade_all", CALM)
+    monkeypatch.setattr(commands_grade, "grade_all", CALM)
     code, out, _ = command("grade", "homework1", "--engine", "serial")
     assert code == 0 and "ada: 5 points" in out
 
@@ -184,7 +184,7 @@ def test_stopped_by_the_user(command, handed_in, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "plan", stop)
+    monkeypatch.setattr(commands_grade, "plan", stop)
     code, _, err = command("grade", "homework1")
     assert code == 130 and err.startswith("stopped; nothing is lost")
 
@@ -196,7 +196,7 @@ def test_where_nothing_can_be_guarded_nothing_is_run(command, handed_in, monkeyp
 
     command("collect", "homework1", handed_in)
     monkeypatch.setattr(context, "can_guard", lambda: Guard(False, "no bwrap", "install it"))
-    monkeypatch.setattr(commands, "must_guard", context.must_guard)
+    monkeypatch.setattr(commands_grade, "must_guard", context.must_guard)
     code, out, err = command("grade", "homework1")
     assert code == 2 and "no bwrap" in err and "install it" in err and "points" not in out
     assert not (root / "class/runs").exists()
@@ -218,15 +218,16 @@ def test_progress_says_how_many_how_long_and_what_is_left():
     """Ten minutes for two of six: twenty are left; kept results say nothing about speed."""
     now, text = [0.0], io.StringIO()
     with Meter(6, Console(file=text, width=200), clock=lambda: now[0]) as meter:
+        meter.running = 2
         meter.step("a", "5 points", kept=True)
         now[0] = 300.0
         meter.step("b", "5 points")
         now[0] = 600.0
         meter.step("c", "NOT GRADED", failed=True)
     lines = text.getvalue().splitlines()
-    assert lines[0] == "[1/6] a: 5 points; elapsed 0:00, time left not known yet"
-    assert lines[1] == "[2/6] b: 5 points; elapsed 5:00, about 20:00 left"
-    assert lines[2] == "[3/6] c: NOT GRADED; elapsed 10:00, about 15:00 left"
+    assert lines[0] == "[1/6] a: 5 points; 0 failed, 2 running, elapsed 0:00, time left not known yet"
+    assert lines[1] == "[2/6] b: 5 points; 0 failed, 2 running, 0.2 a minute, elapsed 5:00, about 20:00 left"
+    assert lines[2] == "[3/6] c: NOT GRADED; 1 failed, 2 running, 0.2 a minute, elapsed 10:00, about 15:00 left"
 
 
 @pytest.mark.parametrize("seconds, text", [(7, "0:07"), (750, "12:30"), (3723, "1:02:03")])

@@ -12,7 +12,7 @@ from calm import grade_or_die
 from desk import NAME
 from small_homework import solved
 
-from autograder.engine import run_jobs
+from autograder.engine import Engine, run_jobs
 from autograder.errors import CourseError
 from autograder.jobs import Job
 
@@ -29,7 +29,7 @@ root = Path(sys.argv[1])
 course, place = load_course(root / "course.yml"), ClassFolder(root / "class")
 homework = course.homework("homework1")
 jobs = plan(homework, place, root)
-options = {"engine": "serial", "execute": "calm.SlowExecute"}
+options = {"engine": "serial", "execute": "calm.SlowExecute", "canaries": False}
 for done in grade_all(jobs, homework, place, course.late, Roster([]), **options):
     print(done.bundle["student"], done.bundle["failed"], flush=True)
 """
@@ -49,7 +49,7 @@ def jobs(tmp_path, monkeypatch):
 def test_every_job_comes_back_once(engine, jobs):
     """In any order; one thread a process."""
     names = ["ada", "max", "zoe", "kim"]
-    done = list(run_jobs(jobs(*names), grade_or_die, engine, workers=2))
+    done = list(run_jobs(jobs(*names), grade_or_die, Engine(engine, 2)))
     assert sorted(d["student"] for d in done) == sorted(names)
     assert engine == "serial" or {d["threads"] for d in done} == {"1"}
 
@@ -60,7 +60,8 @@ def test_a_dying_process_costs_its_own_job_only(jobs):
     A job that was there when two workers died is tried once more, alone.
     """
     names = ["ada", "killer", "max", "raiser", "fragile", "kim"]
-    done = {d["student"]: d["failed"] for d in run_jobs(jobs(*names), grade_or_die, "local", 2)}
+    engine = Engine("local", 2)
+    done = {d["student"]: d["failed"] for d in run_jobs(jobs(*names), grade_or_die, engine)}
     assert sorted(done) == sorted(names)
     assert {n for n in done if done[n]} == {"killer", "raiser"}
     assert "process died" in done["killer"] and "no good" in done["raiser"]
