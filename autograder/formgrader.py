@@ -56,7 +56,9 @@ def serve(root: Path, port: int = 0, browser: bool = True) -> None:
     address = f"http://127.0.0.1:{port}/formgrader/gradebook?token={token}"
     os.environ["JUPYTER_TOKEN"] = token  # not in the command line, which others can read
     os.environ["JUPYTER_NO_CONFIG"] = "1"  # only what is given here: no other extension
-    print(f"marking: {address}\nstop it with Ctrl-C; every mark is saved as it is entered")
+    print(
+        f"marking: {address}\nstop it with Ctrl-C; marks are saved as they are entered", flush=True
+    )
     _launch(root.resolve(), port, address if browser else "")
 
 

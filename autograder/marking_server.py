@@ -6,10 +6,12 @@ service, no kernel and no terminal, and of nbgrader's own actions only those tha
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
 from nbconvert.exporters import HTMLExporter
+from nbgrader.server_extensions.formgrader import apihandlers
 from nbgrader.server_extensions.formgrader import formgrader as stock
 from tornado import web
 from traitlets.config import Config
@@ -50,9 +52,33 @@ class Refused(web.RequestHandler):
         """Nothing is done, so nothing needs protection."""
 
 
+class _ReadOnly:
+    """Deadlines come from course.yml, names from students.csv: here they are read."""
+
+    def put(self, *_: str) -> None:
+        """403."""
+        raise web.HTTPError(403, MEND)
+
+
+class Assignment(_ReadOnly, apihandlers.AssignmentHandler):
+    """nbgrader's, to be read."""
+
+
+class Student(_ReadOnly, apihandlers.StudentHandler):
+    """nbgrader's, to be read."""
+
+
+OURS = [
+    (REFUSED, Refused),
+    (OTHERS, Refused),
+    (r"/formgrader/api/assignment/([^/]+)/?", Assignment),
+    (r"/formgrader/api/student/([^/]+)/?", Student),
+]
+
+
 def safe_config(given: Config) -> Config:
     """An exporter's configuration in which a student's markup is data, whatever was given."""
-    config = Config(given)
+    config = copy.deepcopy(given)
     config.HTMLExporter.sanitize_html = True
     config.HTMLExporter.filters = {"markdown2html": "autograder.markup.safe_markdown2html"}
     return config
@@ -62,7 +88,7 @@ def load_jupyter_server_extension(app: Any) -> None:
     """Refuse what is no marking, then add formgrader as nbgrader makes it."""
     webapp = app.web_app
     webapp.settings["headers"] = {"Content-Security-Policy": POLICY}
-    webapp.add_handlers(".*$", [(REFUSED, Refused), (OTHERS, Refused)])
+    webapp.add_handlers(".*$", OURS)
     stock.load_jupyter_server_extension(app)
     form = webapp.settings["nbgrader_formgrader"]
     webapp.settings["nbgrader_exporter"] = HTMLExporter(config=safe_config(form.config))
