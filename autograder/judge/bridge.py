@@ -49,7 +49,8 @@ def linked(
 ) -> dict[str, torch.Tensor]:
     """`tensors` with those that the reply calls linked hung on the inputs that need a gradient.
 
-    packed: (key, tensor) of all that was sent. Second derivatives are refused by torch.
+    packed: (key, tensor) of all that was sent. A second derivative through a call is refused by
+    torch; a function that differentiates within itself is one call, and its gradient is exact.
     """
     names, graph = reply.get("linked"), reply.get("graph")
     names = [n for n in names if n in tensors] if isinstance(names, list) else []

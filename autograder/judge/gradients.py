@@ -49,8 +49,9 @@ def _direction(leaf: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
 
 
 def _moved(fn: Callable, leaves: list, v: dict[int, torch.Tensor], step: float) -> torch.Tensor:
-    with torch.no_grad():
-        return fn(*(x.detach() + step * v[i] if i in v else x for i, x in enumerate(leaves)))
+    """fn at moved inputs. Gradients stay on: fn may itself differentiate, as a penalty does."""
+    moved = (x + step * v[i] if i in v else x for i, x in enumerate(x.detach() for x in leaves))
+    return fn(*moved).detach()
 
 
 def _compare(got: torch.Tensor, expected: torch.Tensor, rtol: float, atol: float) -> None:
