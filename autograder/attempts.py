@@ -28,6 +28,7 @@ class Attempt:
     original: tuple[str, Path]
     weights: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    told: bool = False  # a person said when: it holds for what was collected before, too
 
 
 def store(attempt: Attempt, student: str, homework: str, place: ClassFolder) -> str:
@@ -40,7 +41,7 @@ def store(attempt: Attempt, student: str, homework: str, place: ClassFolder) -> 
     home.mkdir(parents=True, exist_ok=True)
     last = _last(home)
     if last and last.name.endswith(digest[:12]):
-        status = "same"
+        status, last = "same", _restamp(last, attempt)
     else:
         kept = _keep(attempt, home, homework, digest)
         last = _last(home)
@@ -60,6 +61,16 @@ def _keep(attempt: Attempt, home: Path, homework: str, digest: str) -> str:
     _write(attempt, aside, homework, digest)
     aside.rename(home / name)
     return name
+
+
+def _restamp(kept: Path, attempt: Attempt) -> Path:
+    """A kept attempt under the time that a person told; unchanged when nobody did."""
+    stamp = attempt.when.strftime(STAMP) + "\n"
+    if not attempt.told or (kept / "timestamp.txt").read_text() == stamp:
+        return kept
+    (kept / "timestamp.txt").write_text(stamp)
+    _, rest = kept.name.split("-", 1)
+    return kept.rename(kept.with_name(f"{attempt.when:%Y%m%dT%H%M%SZ}-{rest}"))
 
 
 def _last(home: Path) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from autograder.cli_results import add_commands
 from autograder.commands_marking import add_marking
 from autograder.errors import CourseError, mendable
 
@@ -49,14 +50,18 @@ def collect(
     students: Annotated[
         Path | None, typer.Option(help="students.csv to keep with the class from now on.")
     ] = None,
+    times: Annotated[
+        Path | None, typer.Option(help="When: Moodle's grading worksheet, or student_id,submitted.")
+    ] = None,
 ) -> None:
     """Take submissions in: any notebook name, weights (*.safetensors) beside it, zips inside.
 
     Limits: a notebook 128 MB, an archive 200 files and 512 MB unpacked, weights as course.yml says
-    (20 MB by default). Time of hand-in: timestamp.txt, else the file's time. The last attempt
-    counts, all are kept. What cannot be taken is named, with the reason; the rest is taken.
+    (20 MB by default). Time of hand-in: --times, timestamp.txt, else the file's time; Canvas
+    and Moodle stamp files with the time of the download, so give --times for late work from there.
+    The last attempt counts, all are kept. What cannot be taken is named, with the reason; the rest is taken.
     """
-    _run("commands.collect", homework, path, students)
+    _run("commands.collect", homework, path, students, times)
 
 
 @app.command()
@@ -129,6 +134,9 @@ def verify(
     keeps its points, a right answer loses some, or a message does not name the slip.
     """
     _run("commands_verify.verify", homework, seeds, jobs, full)
+
+
+add_commands(app, lambda *args: _run(*args))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC
 from pathlib import Path
 
 from autograder import doctor as health
@@ -10,6 +11,7 @@ from autograder.context import Context, make_context, must_be_free, take_roster
 from autograder.errors import CourseError
 from autograder.feedback import write_feedback
 from autograder.formgrader import HOW_TO_MARK, write_config
+from autograder.handin import read_times
 from autograder.intake import collect as take_in
 from autograder.intake import not_collected
 from autograder.opening import grade_ids
@@ -37,7 +39,11 @@ def open_homework(name: str, version: str = "", context: Context | None = None) 
 
 
 def collect(
-    name: str, path: Path, students: Path | None = None, context: Context | None = None
+    name: str,
+    path: Path,
+    students: Path | None = None,
+    times: Path | None = None,
+    context: Context | None = None,
 ) -> None:
     """Take submissions in and say what became of each."""
     context = context or make_context()
@@ -45,7 +51,9 @@ def collect(
     context.place.latest(name)
     if students is not None:
         take_roster(students, context.place)
-    taken = take_in(path, homework, context.place, context.roster)
+    roster, zone = context.roster, homework.deadline and homework.deadline.tzinfo
+    told = read_times(times, roster, zone or UTC) if times is not None else {}
+    taken = take_in(path, homework, context.place, roster, told)
     out = console()
     out.print(taken_table(taken))
     count = Counter(item.status for item in taken)

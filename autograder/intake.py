@@ -14,7 +14,9 @@ from nbformat import NotebookNode
 from autograder.attempts import Attempt, store
 from autograder.cells import defines, grade_id, ids
 from autograder.errors import CourseError
+from autograder.handin import hand_in_time
 from autograder.layout import ClassFolder
+from autograder.lms import remember, who_is_missing
 from autograder.nbread import BrokenNotebook, read_submitted
 from autograder.parcels import Parcel, gather
 from autograder.release import read_notebook
@@ -32,11 +34,18 @@ class Taken:
     notes: tuple[str, ...] = ()
 
 
-def collect(path: Path, homework: Homework, place: ClassFolder, roster: Roster) -> list[Taken]:
+def collect(
+    path: Path,
+    homework: Homework,
+    place: ClassFolder,
+    roster: Roster,
+    times: dict[str, datetime] | None = None,
+) -> list[Taken]:
     """Take every submission under `path` (folder, LMS zip or notebook) into the class.
 
-    Parcels that cannot be taken are reported and change nothing; the others are. Attempts are
-    all kept. Raises CourseError when `path` itself is of no use or the homework is not open.
+    times: when work was handed in, by student, where the files do not say it. Parcels that cannot
+    be taken are reported and change nothing; the others are. Attempts are all kept. Raises
+    CourseError when `path` itself is of no use or the homework is not open.
     """
     skeletons = _skeletons(homework.name, place)
     zone = (homework.deadline.tzinfo if homework.deadline else None) or UTC
@@ -47,14 +56,16 @@ def collect(path: Path, homework: Homework, place: ClassFolder, roster: Roster) 
             student = roster.find(parcel.label)
             name = student.id if student else parcel.label.text
             if student is None:
-                why = "not in students.csv: add a line for them, or mend the name of the folder"
-                results.append(Taken(name, "refused", why))
+                results.append(Taken(name, "refused", who_is_missing(name)))
             elif name in seen:
                 why = f"{parcel.label.text!r} and {seen[name]!r} are the same student_id {name!r}"
                 results.append(Taken(name, "refused", f"{why}: rename one of them"))
             else:
                 seen[name] = parcel.label.text
-                results.append(_take(name, parcel, homework, place, skeletons))
+                told = (times or {}).get(name)
+                results.append(_take(name, parcel, homework, place, skeletons, told))
+                if results[-1].status in ("new", "same"):
+                    remember(place, homework.name, name, parcel)
     return results
 
 
@@ -72,19 +83,27 @@ def _take(
     homework: Homework,
     place: ClassFolder,
     skeletons: dict[str, NotebookNode],
+    told: datetime | None,
 ) -> Taken:
     try:
-        attempt = prepare(parcel, homework, skeletons)
+        attempt = prepare(parcel, homework, skeletons, told)
     except BrokenNotebook as error:
         return Taken(student, "refused", str(error), tuple(parcel.notes))
     status = store(attempt, student, homework.name, place)
     return Taken(student, status, "", (*parcel.notes, *attempt.notes))
 
 
-def prepare(parcel: Parcel, homework: Homework, skeletons: dict[str, NotebookNode]) -> Attempt:
+def prepare(
+    parcel: Parcel,
+    homework: Homework,
+    skeletons: dict[str, NotebookNode],
+    told: datetime | None = None,
+) -> Attempt:
     """Choose the notebook, its version, the weights and the time; BrokenNotebook says why not."""
     name, path, notebook, version = _choose(parcel, homework.name, skeletons)
-    attempt = Attempt(notebook, version, _moment(parcel, path), (name, path))
+    moment = hand_in_time(parcel, path, homework.deadline, told)
+    attempt = Attempt(notebook, version, moment.when, (name, path), told=moment.told)
+    attempt.notes += filter(None, [moment.note])
     if name != f"{homework.name}.ipynb":
         attempt.notes.append(f"the notebook was called {name!r}")
     for original, file in parcel.named(".safetensors"):
@@ -153,19 +172,6 @@ def _marks(notebook: NotebookNode) -> set[str]:
 
 def _grade_ids(notebook: NotebookNode) -> set[str]:
     return {grade_id(c) for c in notebook.cells} - {None}
-
-
-def _moment(parcel: Parcel, path: Path) -> datetime:
-    """When it was handed in: timestamp.txt, else the time of the file."""
-    for _, stamp in parcel.named("timestamp.txt"):
-        text = stamp.read_text(errors="replace").strip()[:40].replace(" UTC", "+00:00")
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            parcel.notes.append(f"timestamp.txt says {text!r}, which is no time: file's time taken")
-            continue
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _add_weights(attempt: Attempt, name: str, path: Path, limit_mb: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -23,6 +25,7 @@ class Parcel:
     files: list[tuple[str, Path]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problem: str = ""
+    came: list[str] = field(default_factory=list)  # names of the LMS: of the folder, or of files
 
     def named(self, *suffixes: str) -> list[tuple[str, Path]]:
         """Files by the ends of their names."""
@@ -84,7 +87,31 @@ def _of_folder(folder: Path) -> list[Parcel]:
         known = parcels.setdefault((parcel.label.text, parcel.label.user), parcel)
         if known is not parcel:
             known.files += parcel.files
+            known.came += parcel.came
+    for parcel in parcels.values():
+        _last_attempt(parcel)
     return [parcels[key] for key in sorted(parcels)]
+
+
+def _last_attempt(parcel: Parcel) -> None:
+    """Of a file that Canvas numbers (a.ipynb, a-1.ipynb, a-2.ipynb) the one handed in last."""
+    newest: dict[str, int] = {}
+    parts = {path: read_label(path.name) for _, path in parcel.files}
+    for label in parts.values():
+        if label.part:
+            base = _base(label.file)
+            newest[base] = max(label.part, newest.get(base, 0))
+    for name, path in list(parcel.files):
+        label = parts[path]
+        if label.part and label.part < newest[_base(label.file)]:
+            parcel.files.remove((name, path))
+            parcel.came = [n for n in parcel.came if n != path.name]
+            parcel.notes.append(f"{name}: an earlier attempt, a later one came with it")
+
+
+def _base(name: str) -> str:
+    """The name that the student gave: Canvas puts -1, -2 before the ending of a later attempt."""
+    return re.sub(r"-\d+(?=\.\w+$)", "", name).lower()
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -100,9 +127,10 @@ def _inside(folder: Path) -> list[Path]:
 
 def _parcel(name: str, files: list[Path]) -> Parcel:
     label = read_label(name)
+    came = [unicodedata.normalize("NFC", name)] if label.lms else []
     if not label.user:
         label = Label(Path(name).stem if name.lower().endswith(_TAKEN) else label.text)
-    return Parcel(label, [(read_label(p.name).file or p.name, p) for p in files])
+    return Parcel(label, [(read_label(p.name).file or p.name, p) for p in files], came=came)
 
 
 def _unpack(parcel: Parcel, scratch: Path, zone: tzinfo, depth: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autograder.errors import CourseError
@@ -13,7 +13,8 @@ from autograder.errors import CourseError
 _MOODLE = re.compile(
     r"^(?P<name>.+)_(?P<user>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)$"
 )
-_CANVAS = re.compile(r"^(?P<name>[^\W_]+?)(?:_LATE)?_(?P<user>\d+)_\d+_(?P<file>.+)$", flags=re.I)
+# the name without blanks, LATE after the due date, the numbers of user and file
+_CANVAS = re.compile(r"^(?P<name>.+?)(?P<late>_LATE)?_(?P<user>\d+)_(?P<part>\d+)_(?P<file>.+)$")
 MAX_ID = 64
 
 
@@ -40,15 +41,19 @@ class Label:
     text: str
     user: str = ""  # the LMS's number
     file: str = ""
+    lms: str = field(default="", compare=False)  # canvas, moodle, or none of them
+    part: int = field(default=0, compare=False)  # Canvas's number of the file: it only grows
+    late: bool = field(default=False, compare=False)  # what Canvas says
 
 
 def read_label(name: str) -> Label:
     """Owner and file of a name as Moodle, Canvas or a person writes it."""
     name = unicodedata.normalize("NFC", name)
-    for pattern in (_MOODLE, _CANVAS):
-        found = pattern.match(name)
-        if found:
-            return Label(found["name"].strip(), found["user"], found["file"])
+    if found := _MOODLE.match(name):
+        return Label(found["name"].strip(), found["user"], found["file"], "moodle")
+    if found := _CANVAS.match(name):
+        late, part = bool(found["late"]), int(found["part"])
+        return Label(found["name"].strip(), found["user"], found["file"], "canvas", part, late)
     return Label(name.strip())
 
 

@@ -57,6 +57,8 @@ class Course:
     homeworks: dict[str, Homework]
     weights: dict[str, float] = field(default_factory=dict)
     letters: dict[str, float] = field(default_factory=dict)
+    attendance: float = 0.0  # share of classes below which there is no letter
+    exam_questions: int = 2  # marked each on its own; the exam mark is their mean
 
     def homework(self, name: str) -> Homework:
         """The homework called `name`; CourseError when course.yml does not have it."""
@@ -104,6 +106,10 @@ def load_course(path: Path) -> Course:
         homeworks={str(name): _homework(str(name), entry) for name, entry in named.items()},
         weights=_numbers(part.get("weights", {}), "assessment.weights", 0, 1),
         letters=_numbers(part.get("letters", {}), "assessment.letters", 0, 100),
+        attendance=_number(
+            part.get("attendance_required", 0), "assessment.attendance_required", 0, 1
+        ),
+        exam_questions=_questions(part.get("exam", {})),
     )
 
 
@@ -122,6 +128,11 @@ def _homework(name: str, entry: Any) -> Homework:
         deadline = deadline.replace(tzinfo=UTC)  # YAML hands a time with an offset over in UTC
     size = _number(entry.get("weights_max_mb", 20), f"{key}.weights_max_mb", 0, 10_000)
     return Homework(name, str(entry.get("title", name)), deadline, size)
+
+
+def _questions(entry: Any) -> int:
+    _check(isinstance(entry, dict), "assessment.exam", "keys with values", entry)
+    return int(_number(entry.get("questions", 2), "assessment.exam.questions", 1, 20))
 
 
 def _late(entry: Any) -> LateRule:

@@ -35,6 +35,7 @@ class Row:
     to_mark: int = 0
     checks: dict[str, float | None] = field(default_factory=dict)
     graded: bool = True
+    handed_in: bool = True
 
 
 def read_rows(homework: Homework, place: ClassFolder, rule: LateRule, roster: Roster) -> list[Row]:
@@ -49,9 +50,11 @@ def read_rows(homework: Homework, place: ClassFolder, rule: LateRule, roster: Ro
     with gradebook(place.db_url) as gb:
         entries = gb.notebook_submissions(homework.name, homework.name)
         rows = {entry.student.id: _row(entry, roster) for entry in entries}
-    for name in {*place.students(homework.name), *roster.students} - set(rows):
+    came = set(place.students(homework.name))
+    for name in {*came, *roster.students} - set(rows):
         known = roster.students.get(name)
-        rows[name] = Row(name, known.name if known else name, graded=False)
+        named = known.name if known else name
+        rows[name] = Row(name, named, graded=False, handed_in=name in came)
     return [rows[name] for name in sorted(rows)]
 
 
