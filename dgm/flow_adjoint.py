@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from dgm.ode import rk4_step, solve_ode
 
 
-class _AdjointSolve(torch.autograd.Function):
+class AdjointSolve(torch.autograd.Function):
     """Forward: solve and forget. Backward: Algorithm 1 of Chen et al. (2018)."""
 
     @staticmethod
     def forward(ctx: Any, plan: tuple, x: Tensor, *params: Tensor) -> Tensor:
+        """x(t1); plan = (f, t0, t1, n, step). Only the end and the parameters are kept."""
         f, t0, t1, n, step = plan
         with torch.no_grad():
             end = solve_ode(f, x, t0, t1, n, step)
@@ -23,6 +24,7 @@ class _AdjointSolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
+        """From dL/dx(t1): dL/dx(t0) and dL/dtheta, by one solution from t1 back to t0."""
         (f, t0, t1, n, step), (end, *params) = ctx.plan, ctx.saved_tensors
         sizes = [end.numel(), end.numel(), *(p.numel() for p in params)]
 
@@ -59,7 +61,7 @@ def adjoint_solve(
     does not grow with n; the gradient has the error of a second solution.
     """
     params = tuple(f.parameters()) if params is None else params
-    return _AdjointSolve.apply((f, t0, t1, n, step), x, *params)
+    return AdjointSolve.apply((f, t0, t1, n, step), x, *params)
 
 
 class SavedBytes:
