@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Dict, Float, List, Unicode
 
+from autograder.beside import drawer
 from autograder.cells import grade_id, is_test, role
 from autograder.errors import CourseError
 from autograder.judge.case import Budget, Case, Record
@@ -25,11 +27,13 @@ from autograder.sandbox.limits import Limits
 from autograder.sandbox.outputs import error_output
 
 
-def execute_notebook(notebook: NotebookNode, case: Case) -> Record:
+def execute_notebook(
+    notebook: NotebookNode, case: Case, after: Callable[[Session], None] | None = None
+) -> Record:
     """Run what a graded run runs; outputs go into `notebook`, which always comes out whole.
 
     Tags: those of the realigned notebook, which are the release's. JudgeFailed if the released
-    set-up cell itself does not run in the judge.
+    set-up cell itself does not run in the judge. after: called with the session at the end.
     """
     start = time.monotonic()
     with Session(case, setup_source(notebook)) as session:
@@ -37,6 +41,8 @@ def execute_notebook(notebook: NotebookNode, case: Case) -> Record:
         for position, cell in enumerate(notebook.cells):
             if cell.cell_type == "code":
                 runner.run(cell, position)
+        if after is not None:
+            after(session)
     session.record.seconds = time.monotonic() - start
     return session.record
 
@@ -152,6 +158,7 @@ class SandboxedExecute(NbGraderPreprocessor):
     secret = Unicode("", help="the homework's secret").tag(config=True)
     cache = Unicode("", help="folder where the judge keeps its files").tag(config=True)
     report = Unicode("", help="where to write the record as JSON").tag(config=True)
+    drawn = Unicode("", help="folder for pictures that the judge draws").tag(config=True)
     limits = Dict({}, help="fields of Limits that differ").tag(config=True)
     budget = Dict({}, help="fields of Budget that differ").tag(config=True)
     path = List([], help="folders for the imports of test cells").tag(config=True)
@@ -163,7 +170,9 @@ class SandboxedExecute(NbGraderPreprocessor):
         guard = can_guard()
         if not guard.ok and not self.unguarded:
             raise CourseError("a machine that can guard student code", guard.reason, guard.remedy)
-        record = execute_notebook(nb, self._case(resources["nbgrader"]["student"])).as_dict()
+        names = resources["nbgrader"]
+        after = drawer(names.get("assignment", ""), self.drawn)
+        record = execute_notebook(nb, self._case(names["student"]), after).as_dict()
         resources["autograder"] = record
         if self.report:
             Path(self.report).write_text(json.dumps(record, indent=1), encoding="utf-8")

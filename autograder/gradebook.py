@@ -46,7 +46,8 @@ def merge(
     """Write a bundle's scores into the class gradebook; doing it twice changes nothing.
 
     Marks given by a person stay; where the answer or the automatic score under them changed, the
-    cell waits for that person again. All scores of a submission come in one transaction.
+    cell waits for that person again. All scores of a submission come in one transaction. A report
+    that the weights do not give flags the submission for formgrader.
     """
     student, name = bundle["student"], homework.name
     before = _merged(place, bundle)
@@ -59,6 +60,9 @@ def merge(
         grades = {g.name: g for g in entry.grades}
         for check in bundle["checks"]:
             _set_score(grades[check["grade_id"]], check, before)
+        if before.get("key") != bundle["key"]:  # a person may take the flag off again
+            flags = [r["flagged"] for r in bundle.get("reports", [])]
+            entry.flagged = bool(entry.flagged) or any(flags)
         for comment in entry.comments:
             comment.auto_comment = bundle["comments"].get(comment.name)
         gb.db.commit()

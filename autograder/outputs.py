@@ -103,5 +103,10 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def text_output(text: str) -> NotebookNode:
+    """One line of text of our own as an output."""
+    return _stream(text)
+
+
 def _stream(text: str) -> NotebookNode:
     return new_output("stream", name="stdout", text=text if text.endswith("\n") else text + "\n")

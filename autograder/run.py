@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 from nbgrader.api import Gradebook
 from traitlets.config import Config
 
+from autograder import beside
 from autograder.cells import grade_id, is_marked_by_hand, is_test
 from autograder.jobs import Job, environment
 from autograder.layout import db_url
@@ -81,6 +82,7 @@ def _grade(job: Job, work: Path, execute: str) -> dict[str, Any]:
         "comments": comments,
         "realigned": record["notes"],
         "kept": sorted(record["kept"]),
+        "reports": beside.findings(work),
         "execution": report,
         "notebook": nbformat.writes(notebook),
     }
@@ -112,12 +114,14 @@ def grading_config(job: Job, work: Path, url: str, execute: str) -> Config:
         execute,
         *(steps + n for n in ("LimitOutput", "SaveAutoGrades")),
         "autograder.steps.PutBack",
+        "autograder.beside.Beside",
         steps + "CheckCellMetadata",
     ]
     skeleton = Path(job.release) / "release" / job.homework / f"{job.homework}.ipynb"
     c.Realign.skeleton = str(skeleton)
     c.Realign.record = c.PutBack.record = str(work / "realigned.json")
     name = execute.rsplit(".", 1)[1]
+    beside.configure(c, work, job.root, job.homework, name)
     c[name].submission = job.submission
     c[name].secret = job.secret
     c[name].cache = job.cache
