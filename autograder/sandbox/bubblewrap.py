@@ -79,13 +79,16 @@ def _through_link(path: Path, folder: Path) -> bool:
     return any(p.is_symlink() for p in between[: between.index(folder)])
 
 
-def bwrap_command(box: Box, command: Sequence[str], bwrap: str = "bwrap") -> list[str]:
+def bwrap_command(
+    box: Box, command: Sequence[str], bwrap: str = "bwrap", first: bool = False
+) -> list[str]:
     """The whole command line that runs `command` in `box`; a pure function of its arguments
-    and of which system folders exist.
+    and of which system folders exist. first: it is process 1 there, and reaps orphans itself.
     """
     return [
         bwrap,
         *_isolation(),
+        *(["--as-pid-1"] if first else []),
         *_environment(box),
         *_filesystem(box),
         "--chdir",
@@ -123,10 +126,14 @@ def _isolation() -> list[str]:
     ]
 
 
-def _environment(box: Box) -> list[str]:
+def environment_of(box: Box) -> dict[str, str]:
+    """Environment variables inside, and no others."""
     path = ":".join(str(p / "bin") for p in box.interpreter) + ":/usr/bin:/bin"
-    values = {**ENVIRONMENT, "PATH": path.lstrip(":"), **dict(box.environment)}
-    return ["--clearenv", *_flat(["--setenv", k, v] for k, v in values.items())]
+    return {**ENVIRONMENT, "PATH": path.lstrip(":"), **dict(box.environment)}
+
+
+def _environment(box: Box) -> list[str]:
+    return ["--clearenv", *_flat(["--setenv", k, v] for k, v in environment_of(box).items())]
 
 
 def _filesystem(box: Box) -> list[str]:

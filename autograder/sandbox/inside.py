@@ -19,7 +19,9 @@ _MODULES = (
     "loading",
     "agent",
     "limits",
+    "rights",
     "launch",
+    "reaper",
 )
 
 
@@ -37,6 +39,12 @@ def launch_command(mode: str, limits: Limits, fd: int | str, *rest: str) -> list
     return _command(f"{INSIDE}/autograder/sandbox/launch.py", mode, limits, fd, *rest)
 
 
+def reaper_command() -> list[str]:
+    """The first process of a box that a kernel enters from outside."""
+    python = os.path.abspath(sys.executable)
+    return [python, "-I", "-S", f"{INSIDE}/autograder/sandbox/reaper.py"]
+
+
 def unguarded_command(mode: str, limits: Limits, fd: int | str, *rest: str) -> list[str]:
     """The same without a sandbox, for machines that have none and instructors who insist."""
     return _command(str(Path(__file__).resolve().parent / "launch.py"), mode, limits, fd, *rest)
@@ -49,8 +57,13 @@ def unguarded_environment(home: Path) -> dict[str, str]:
 
 
 def _command(script: str, mode: str, limits: Limits, fd: int | str, *rest: str) -> list[str]:
-    words = json.dumps({**limits.as_dict(), "threads": _threads() + 4 * limits.processes})
+    words = json.dumps(limit_words(limits))
     return [os.path.abspath(sys.executable), "-I", script, mode, words, str(fd), *rest]
+
+
+def limit_words(limits: Limits) -> dict[str, float]:
+    """The limits as the sandboxed process sets them on itself."""
+    return {**limits.as_dict(), "threads": _threads() + 4 * limits.processes}
 
 
 def _threads() -> int:

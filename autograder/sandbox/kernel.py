@@ -49,10 +49,11 @@ class SandboxKernel:
         limits: Limits,
         startup: float = 120.0,
         unguarded: bool = False,
+        forked: bool = True,
     ) -> None:
         self.limits = limits
         self._folder = Path(tempfile.mkdtemp(prefix="ag-spec-"))
-        name = write_kernelspec(self._folder, submission, limits, unguarded)
+        name = write_kernelspec(self._folder, submission, limits, unguarded, forked)
         specs = KernelSpecManager(kernel_dirs=[str(self._folder)])
         context = zmq.Context()
         context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)  # the default of all its sockets

@@ -16,11 +16,13 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from autograder.sandbox.limits import apply_rlimits
+from autograder.sandbox.rights import fresh_keyring
 
 
 def main(mode: str, limits: str, fd: str, *rest: str) -> None:
     """Set the limits, then serve the judge, as a kernel or alone."""
     apply_rlimits(json.loads(limits))
+    fresh_keyring()
     os.makedirs(os.environ["HOME"], exist_ok=True)
     sock = socket.socket(fileno=int(fd))
     if mode == "kernel":

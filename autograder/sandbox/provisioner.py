@@ -20,9 +20,17 @@ from autograder.sandbox.bubblewrap import (
     outer_environment,
     submission_files,
 )
+from autograder.sandbox.forked import (
+    NurseryFailed,
+    give_up_nursery,
+    kernel_request,
+    move_in,
+    the_nursery,
+)
 from autograder.sandbox.inside import (
     agent_files,
     launch_command,
+    reaper_command,
     unguarded_command,
     unguarded_environment,
 )
@@ -35,17 +43,21 @@ class SandboxProvisioner(LocalProvisioner):
     """A kernel in bubblewrap, reached over Unix sockets, with a second connection for the judge.
 
     submission: folder whose files the kernel sees read-only, or empty; limits: fields of Limits.
+    forked: take the kernel from the nursery, which has imported torch, where that can be done.
     After the launch `agent` is the judge's end of the connection and `watchdog` guards the kernel.
     """
 
     submission = Unicode("").tag(config=True)
     limits = Dict({}).tag(config=True)
     unguarded = Bool(False).tag(config=True)
+    forked = Bool(True).tag(config=True)
 
     agent: socket.socket | None = None
     watchdog: Watchdog | None = None
     _run: Path | None = None
     _inner: socket.socket | None = None
+    _request: dict[str, Any] | None = None
+    _empty_box: list[str] | None = None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Wrap the kernel's command into bubblewrap; sockets instead of network ports."""
@@ -60,14 +72,17 @@ class SandboxProvisioner(LocalProvisioner):
         limits = Limits(**self.limits)
         connection = ["-f", manager.connection_file, "--HistoryManager.enabled=False"]
         words = ("kernel", limits, self._inner.fileno(), *connection)
+        kwargs["stdout"] = kwargs["stderr"] = subprocess.DEVNULL
+        kwargs["pass_fds"] = [self._inner.fileno()]
         if self.unguarded:
             kwargs["cmd"], kwargs["cwd"] = unguarded_command(*words), str(self._copy())
             kwargs["env"] = unguarded_environment(self._run)
         else:
-            kwargs["cmd"] = bwrap_command(self._box(limits), launch_command(*words))
+            box = self._box(limits)
+            self._request = kernel_request(box, limits, connection) if self.forked else None
+            self._empty_box = bwrap_command(box, reaper_command(), first=True)
+            kwargs["cmd"] = bwrap_command(box, launch_command(*words))
             kwargs["cwd"], kwargs["env"] = "/", outer_environment()
-        kwargs["pass_fds"] = [self._inner.fileno()]
-        kwargs["stdout"] = kwargs["stderr"] = subprocess.DEVNULL
         return kwargs
 
     def _copy(self) -> Path:
@@ -96,11 +111,26 @@ class SandboxProvisioner(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Launch, close our copy of the inner end, start the watch."""
-        info = await super().launch_kernel(cmd, **kwargs)
+        info = await self._settled(**kwargs) or await super().launch_kernel(cmd, **kwargs)
         self._inner.close()
         folders = (self._run / "io",)
         self.watchdog = Watchdog(self.pid, Limits(**self.limits), folders)
         self.watchdog.start()
+        return info
+
+    async def _settled(self, **kwargs: Any) -> Any:
+        """The same box, empty, and a kernel from the nursery in it; None where that fails."""
+        nursery = the_nursery() if self._request else None
+        if nursery is None:
+            return None
+        kwargs |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "pass_fds": []}
+        info = await super().launch_kernel(self._empty_box, **kwargs)
+        try:
+            move_in(nursery, self.process, self._inner.fileno(), self._request)
+        except (NurseryFailed, OSError):
+            self.end()
+            give_up_nursery()
+            return None
         return info
 
     def end(self) -> None:
@@ -137,14 +167,18 @@ def _short_folder() -> str | None:
 
 
 def write_kernelspec(
-    folder: Path, submission: Path | None, limits: Limits, unguarded: bool = False
+    folder: Path,
+    submission: Path | None,
+    limits: Limits,
+    unguarded: bool = False,
+    forked: bool = True,
 ) -> str:
     """Make a kernelspec under `folder` for one submission; returns its name.
 
     `folder` goes to KernelSpecManager.kernel_dirs: nothing is installed for the user.
     """
     config = {"submission": str(submission or ""), "limits": limits.as_dict()}
-    config["unguarded"] = unguarded
+    config |= {"unguarded": unguarded, "forked": forked}
     spec = {
         "argv": ["python", "-f", "{connection_file}"],  # the provisioner makes the real command
         "display_name": "Python 3 (sandboxed)",
