@@ -57,14 +57,14 @@ def sweep() -> list[Path]:
         if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
             continue
         with contextlib.suppress(OSError):
-            if _left(folder):
+            if abandoned(folder):
                 remove_tree(folder)
                 gone.append(folder)
     return gone
 
 
-def _left(folder: Path) -> bool:
-    """Whether no process holds the folder's lock any more."""
+def abandoned(folder: Path) -> bool:
+    """Whether no process holds the scratch folder's lock any more."""
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
