@@ -16,6 +16,7 @@ from traitlets import Unicode
 from traitlets.config import Config
 
 from autograder.cells import is_marked_by_hand
+from autograder.feedback_style import finish
 from autograder.gradebook import merged_bundle
 from autograder.layout import ClassFolder
 from autograder.nbg import base_config, gradebook, make_api, must_succeed
@@ -71,7 +72,8 @@ def _row(check: dict[str, Any], mark: float | None) -> str:
     given = "waits for a person" if points is None else f"{points:g}"
     text = html.escape(message_for_student(check)).replace("\n", "<br>")
     name = html.escape(check["grade_id"])
-    cells = (name, given, f"{check['max_points']:g}", text or "&nbsp;")
+    link = f'<a href="#{name}">{name}</a>'
+    cells = (link, given, f"{check['max_points']:g}", text or "&nbsp;")
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
@@ -108,7 +110,7 @@ def _page(bundle: dict[str, Any], homework: str, place: ClassFolder, student: st
     mend = f"give `autograder grade {homework} --student {student} --again`, then this again"
     result = api.generate_feedback(homework, student, force=True)
     must_succeed(result, f"a page for {student}", mend)
-    return place.feedback(student, homework) / f"{homework}.html"
+    return finish(place.feedback(student, homework) / f"{homework}.html")
 
 
 def feedback_config(place: ClassFolder, checks: Path) -> Config:
@@ -118,6 +120,7 @@ def feedback_config(place: ClassFolder, checks: Path) -> Config:
         "nbgrader.preprocessors.GetGrades",
         "autograder.feedback.FeedbackFilter",
         "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+        "autograder.feedback_style.Readable",
     ]
     c.FeedbackFilter.checks = str(checks)
     c.HTMLExporter.sanitize_html = True
