@@ -14,7 +14,7 @@ Lms = Annotated[str, typer.Option(help="canvas or moodle.")]
 
 def add_commands(app: typer.Typer, run: Callable[..., None]) -> None:
     """Register the commands; `run("module.function", ...)` does the work of each."""
-    # _add_pages(app, run)
+    _add_pages(app, run)
     _add_course(app, run)
     _add_exports(app, run)
 
@@ -46,7 +46,8 @@ def _add_pages(app: typer.Typer, run: Callable[..., None]) -> None:
     ) -> None:
         """Write a page of answers that are alike, side by side; no score changes.
 
-        What was released and what a quarter of the class shares does not count. A person decides.
+        What was released and what all share does not count, what is rare counts most. A person
+        decides. Pairs must also stand out from the class.
         """
         run("commands_results.similarity", homework, at_least)
 

@@ -10,6 +10,7 @@ from autograder.course_result import Result, shown
 from autograder.course_tables import course_table, gather, keep, shared_flags, write_course
 from autograder.errors import CourseError
 from autograder.exports import Exported, Grades, fill, to_canvas, to_moodle
+from autograder.pages import write_page
 from autograder.report import console
 from autograder.table import Row, read_rows
 
@@ -118,3 +119,46 @@ def feedback_zip(homework: str, lms: str, context: Context | None = None) -> Non
     out.print(f"{count} pages for {lms}: {path}", soft_wrap=True)
     if left_out:
         out.print(f"left out (no page, or not of {lms}): {', '.join(left_out)}", markup=False)
+
+
+def explain(
+    homework: str, student: str, html: bool = False, context: Context | None = None
+) -> None:
+    """Print why each point was or was not given; the page too if wanted."""
+    from autograder.explain import explain as gather_facts
+    from autograder.explain_page import explanation_page, explanation_text
+
+    context = context or make_context()
+    context.homework(homework)
+    found = gather_facts(homework, student, context)
+    out = console()
+    out.print(explanation_text(found), markup=False, soft_wrap=True)
+    if html:
+        path = context.place.root / "explain" / homework / f"{student}.html"
+        out.print(f"page: {write_page(path, explanation_page(found))}", soft_wrap=True)
+
+
+def statistics(homework: str, context: Context | None = None) -> None:
+    """Write the class page."""
+    from autograder.statistics_page import statistics_page
+
+    context = context or make_context()
+    context.place.latest(context.homework(homework).name)
+    path = context.place.root / "exports" / f"{homework}_statistics.html"
+    console().print(f"page: {write_page(path, statistics_page(homework, context))}", soft_wrap=True)
+
+
+def similarity(homework: str, at_least: float = 0.5, context: Context | None = None) -> None:
+    """Write the page of answers that are alike."""
+    from autograder.similarity_page import similarity_page
+
+    context = context or make_context()
+    context.homework(homework)
+    text, found = similarity_page(homework, context, at_least)
+    path = context.place.root / "exports" / f"{homework}_similarity.html"
+    out = console()
+    out.print(
+        f"{len(found.pairs)} pairs from likeness {at_least:g} on among {found.students}, "
+        f"{len(found.groups)} groups the same but for names; no score changes"
+    )
+    out.print(f"page: {write_page(path, text)}", soft_wrap=True)
