@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from autograder.sandbox.guard import can_guard, warnings
+from autograder.doctor_guard import guards
+from autograder.finding import Finding
 
 PYTHON = ((3, 11), (3, 13))  # versions that are tested, both included
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "nbgrader", "distributed")
@@ -19,19 +18,9 @@ ROOM_GB = 5.0  # on the class's disk: submissions, attempts, runs
 _INSTALL = "give `make env`"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at: ok, warn or bad; what was found; how to mend it."""
-
-    what: str
-    state: str
-    found: str
-    mend: str = ""
-
-
 def examine(place: Path) -> list[Finding]:
     """All findings, in the order in which to mend them. `place`: the class folder."""
-    return [_python(), *_packages(), *_sandbox(), _name_spaces(), *_data(), _room(place)]
+    return [_python(), *_packages(), *guards(), *_data(), _room(place)]
 
 
 def healthy(findings: list[Finding]) -> bool:
@@ -56,27 +45,6 @@ def _packages() -> list[Finding]:
     return found
 
 
-def _sandbox() -> list[Finding]:
-    guard = can_guard()
-    path = shutil.which("bwrap")
-    told = _first_line([path, "--version"]) if path else "not installed"
-    findings = [Finding("bubblewrap", "ok" if path else "bad", told, guard.remedy)]
-    text = "student code can run guarded" if guard.ok else guard.reason
-    findings.append(Finding("sandbox", "ok" if guard.ok else "bad", text, guard.remedy))
-    for text in warnings():
-        found, _, mend = text.partition(": ")
-        findings.append(Finding("sandbox", "warn", found, mend))
-    return findings
-
-
-def _name_spaces() -> Finding:
-    """How many user name spaces the system allows; bubblewrap needs one for each sandbox."""
-    file = Path("/proc/sys/user/max_user_namespaces")
-    most = file.read_text().strip() if file.is_file() else "unknown"
-    mend = "give `sudo sysctl user.max_user_namespaces=10000`"
-    return Finding("user name spaces", "warn" if most == "0" else "ok", f"at most {most}", mend)
-
-
 def _data() -> list[Finding]:
     folder = os.environ.get("DGM_DATA")
     mend = "set DGM_DATA to a folder with MNIST/raw; else data are downloaded when needed"
@@ -97,11 +65,3 @@ def _room(place: Path) -> Finding:
         return Finding("disk", "bad", f"{there} may not be written", "mend it, or set COURSE_DIR")
     mend = f"free some space: {ROOM_GB:g} GB are enough for a class of 100"
     return Finding("disk", "ok" if free >= ROOM_GB else "warn", text, mend)
-
-
-def _first_line(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return (done.stdout or done.stderr).strip().split("\n")[0]

@@ -26,8 +26,14 @@ def mendable() -> Iterator[None]:
     """Turn failures of disk and data base into CourseError; any other error passes through."""
     try:
         yield
-    except (sqlalchemy.exc.OperationalError, sqlite3.OperationalError) as error:
+    except _DATABASE as error:
+        if isinstance(getattr(error, "orig", error), sqlite3.IntegrityError):
+            raise  # nothing that a user can mend
         raise _from_database(error) from error
+    except ValueError as error:  # nbgrader wraps what the data base says into one of its own
+        if isinstance(error.__context__, _DATABASE):
+            raise _from_database(error.__context__) from error
+        raise
     except OSError as error:
         if error.errno not in _DISK:
             raise
@@ -38,9 +44,11 @@ def mendable() -> Iterator[None]:
         raise CourseError(expected, came, mend) from error
 
 
+_DATABASE = (sqlalchemy.exc.DatabaseError, sqlite3.DatabaseError)
 _DISK = {
     errno.ENOSPC: ("room on the disk", "free some space and give the same command again"),
     errno.EDQUOT: ("room within the quota", "free some space and give the same command again"),
+    errno.EFBIG: ("files of any size", "raise the limit on file sizes (`ulimit -f unlimited`)"),
     errno.EACCES: ("a file that may be read and written", "mend its permissions (chmod, chown)"),
     errno.EROFS: ("a folder that may be written", "set COURSE_DIR to a folder on a writable disk"),
 }

@@ -74,7 +74,7 @@ def make_job(
     folder = place.submitted(student, homework)
     if not (folder / "intake.json").is_file():
         raise _nobody(place, homework, student)
-    facts = json.loads((folder / "intake.json").read_text(encoding="utf-8"))
+    facts = _facts(folder, student, homework)
     release = place.versions(homework) / facts["version"]
     if not release.is_dir():
         raise CourseError(
@@ -88,13 +88,36 @@ def make_job(
         version=facts["version"],
         submission=str(folder),
         release=str(release),
-        secret=place.secret(homework).read_text().strip(),
+        secret=_secret(place, homework),
         sha256=facts["sha256"],
         stamp=(folder / "timestamp.txt").read_text().strip(),
         cache=str(place.root / "cache" / homework),
         root=str(root),
         unguarded=unguarded,
     )
+
+
+def _facts(folder: Path, student: str, homework: str) -> dict[str, str]:
+    """What was noted at collection; CourseError where the folder was damaged since."""
+    try:
+        found = json.loads((folder / "intake.json").read_text(encoding="utf-8"))
+        return {key: found[key] for key in ("version", "sha256")}
+    except (ValueError, KeyError, TypeError) as error:
+        mend = f"remove that folder and give `autograder collect {homework} PATH` again"
+        came = f"{folder / 'intake.json'} cannot be read: {type(error).__name__}: {error}"
+        raise CourseError(f"a whole submission of {student}", came, mend) from None
+
+
+def _secret(place: ClassFolder, homework: str) -> str:
+    """The homework's secret; CourseError where it is gone, since every score hangs on it."""
+    try:
+        return place.secret(homework).read_text().strip()
+    except FileNotFoundError:
+        mend = (
+            f"put {place.secret(homework)} back from a copy of the class; `autograder open "
+            f"{homework}` makes a new one, under which everybody is graded on other inputs"
+        )
+        raise CourseError(f"the secret of {homework}", "its file is gone", mend) from None
 
 
 def _nobody(place: ClassFolder, homework: str, student: str) -> CourseError:

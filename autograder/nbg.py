@@ -32,7 +32,15 @@ def base_config(root: Path, url: str) -> Config:
 def gradebook(url: str) -> Gradebook:
     """nbgrader's gradebook at `url`; a context manager. Made when it does not exist."""
     _tools_on_path()
+    _quiet("tornado.application")  # where it prints a traceback of every error that it also raises
     return Gradebook(url)
+
+
+def _quiet(name: str) -> None:
+    log = logging.getLogger(name)
+    log.propagate = False
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
 
 
 def _tools_on_path() -> None:
@@ -46,10 +54,7 @@ def _tools_on_path() -> None:
 def make_api(config: Config) -> NbGraderAPI:
     """nbgrader's API on this configuration; log lines go to its captured log only."""
     _tools_on_path()
-    log = logging.getLogger("traitlets")  # nbgrader's own: it captures what it needs itself
-    log.propagate = False
-    if not log.handlers:
-        log.addHandler(logging.NullHandler())
+    _quiet("traitlets")  # nbgrader's own: it captures what it needs itself
     return NbGraderAPI(CourseDirectory(config=config), config=config)
 
 

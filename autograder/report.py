@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autograder.demo import Entry, as_expected
-from autograder.doctor import Finding
+from autograder.finding import Finding
 from autograder.intake import Taken
 from autograder.table import Row
 

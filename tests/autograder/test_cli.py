@@ -242,16 +242,17 @@ def test_clock(seconds, text):
 
 def test_doctor_names_what_is_missing(command, monkeypatch):
     """Every line with its mend; exit code 2 when nothing can be guarded."""
-    from autograder import doctor
+    from autograder import doctor, doctor_guard
     from autograder.sandbox.guard import Guard
 
     monkeypatch.delenv("DGM_DATA", raising=False)
-    monkeypatch.setattr(doctor, "can_guard", lambda: Guard(False, "bwrap failed", "mend bwrap"))
+    broken = Guard(False, "bwrap failed", "mend bwrap")
+    monkeypatch.setattr(doctor_guard, "can_guard", lambda: broken)
     monkeypatch.setattr(doctor, "PACKAGES", ("nbgrader", "no-such-package"))
     code, out, err = command("doctor")
     assert code == 2 and "bwrap failed" in err and "no-such-package" in out and "make env" in out
     assert "DGM_DATA" in out and "not set" in out and "GB free" in out
-    monkeypatch.setattr(doctor, "can_guard", lambda: Guard(True))
+    monkeypatch.setattr(doctor_guard, "can_guard", lambda: Guard(True))
     monkeypatch.setattr(doctor, "PACKAGES", ("nbgrader",))
     code, out, _ = command("doctor")
     assert code == 0 and json.dumps("mend bwrap") not in out
