@@ -46,7 +46,7 @@ def read_slurm(path: Path) -> Slurm:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        mend = "write it (docs/graders.md has one to start from), or give --cluster FILE"
+        mend = "write it (docs/grading_runs.md has one to start from), or give --cluster FILE"
         raise CourseError("a description of the cluster", f"{path} is missing", mend) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())

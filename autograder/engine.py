@@ -40,7 +40,7 @@ class Engine:
             expected = f"an engine of {', '.join(ENGINES)}"
             raise CourseError(expected, f"{self.name!r} came", "mend --engine")
         if self.name == "slurm" and self.slurm is None:
-            mend = "write cluster.yml (docs/graders.md has one to start from)"
+            mend = "write cluster.yml (docs/grading_runs.md has one to start from)"
             raise CourseError("a description of the cluster", "none came", mend)
 
 
