@@ -129,12 +129,12 @@ def forget_outside() -> None:
     sys.path[:] = [AGENT if path == _ROOT else path for path in sys.path]
     sys.argv[:] = [f"{AGENT}/autograder/sandbox/launch.py"]
     tempfile.tempdir = None
-    matplotlib, numpy = sys.modules.get("matplotlib"), sys.modules.get("numpy")
+    matplotlib, random = sys.modules.get("matplotlib"), sys.modules.get("numpy.random")
     for name in ("get_configdir", "get_cachedir"):
         cached = getattr(matplotlib, name, None)
         getattr(cached, "cache_clear", int)()
-    if numpy is not None:
-        numpy.random.seed()
+    if random is not None:
+        random.seed()
     os.makedirs(os.environ["HOME"], exist_ok=True)
 
 
