@@ -29,7 +29,7 @@ def exact_trace(f: Callable, t: float, x: Tensor) -> tuple[Tensor, Tensor]:
 def hutchinson_trace(f: Callable, t: float, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
     """f (B, D) and eps^T (df/dx) eps (B,): one product, the trace on average over the noise.
 
-    Hutchinson (1990), as in Grathwohl et al. (2019), eq. 7; eps (B, D) with identity covariance.
+    Hutchinson (1990), as in Grathwohl et al. (2019), sec. 3; eps (B, D) with identity covariance.
     """
     graph = torch.is_grad_enabled()
     with torch.enable_grad():

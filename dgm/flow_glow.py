@@ -24,7 +24,7 @@ def dequantise(x: Tensor, rng: torch.Generator, levels: int = 256) -> Tensor:
 def bits_per_dim(log_p: Tensor, D: int, levels: int = 256) -> Tensor:
     """Bits per dimension of the grey levels from log p of `dequantise(x)`, nats; any shape.
 
-    On average over u an upper bound of -log2 P(x) / D: Theis et al. (2016), eqs. 9-11. Data scaled
+    On average over u an upper bound of -log2 P(x) / D: Theis et al. (2016), sec. 3.1. Data scaled
     to [0, 1] cost log2(levels) bits more than the density of that scale says.
     """
     return math.log2(levels) - log_p / (D * math.log(2))

@@ -14,7 +14,7 @@ from dgm.flows import Flow, Reverse, soft_clip
 def made_masks(D: int, hidden: int, depth: int) -> list[Tensor]:
     """Masks (n_out, n_in) of a network whose outputs d see inputs before d only.
 
-    Germain et al. (2015), eqs. 12-13: unit k has a degree, a connection must not lower it, the last
+    Germain et al. (2015), sec. 4: unit k has a degree, a connection must not lower it, the last
     layer (2 D outputs: all s, then all t) must raise it. Degrees of hidden units go round 1 .. D-1.
     """
     inputs = torch.arange(1, D + 1)
@@ -54,7 +54,7 @@ class Made(nn.Module):
 class Autoregressive(nn.Module):
     """One MAF layer: z_d = (x_d - t_d) exp(-s_d), s_d and t_d of x_1 .. x_{d-1}.
 
-    Papamakarios et al. (2017), eqs. 3-5; the log-scale is bounded as in a coupling.
+    Papamakarios et al. (2017), sec. 3; the log-scale is bounded as in a coupling.
     """
 
     def __init__(self, D: int, hidden: int = 64, depth: int = 2, bound: float = 2.0):
