@@ -84,31 +84,38 @@ class Given:
 def explain(homework: str, student: str, context: Context) -> Explanation:
     """The explanation of what the gradebook now shows; CourseError when nothing is graded."""
     place = context.place
-    place.latest(homework)
-    bundle = merged_bundle(place, homework, student)
-    if bundle is None:
-        known = place.students(homework)
-        came = "is not graded yet" if student in known else "has handed nothing in"
-        mend = f"autograder grade {homework}" if student in known else "mend the name"
-        raise CourseError(f"a graded {homework}", f"{student!r} {came}", mend)
+    bundle = _graded(homework, student, context)
     folder = place.versions(homework) / bundle["version"]
     release = read_notebook(folder / "release" / homework / f"{homework}.ipynb")
     given = _given(context, homework, student)
     graded = nbformat.reads(bundle["notebook"], as_version=4)
     tasks = _tasks(bundle, release, graded, given)
-    roster = context.roster.students.get(student)
-    look_at = [s.text for s in found_shortcuts(graded, homework, context.root)]
+    known = context.roster.students.get(student)
+    used = [s.text for s in found_shortcuts(graded, homework, context.root)]
     late = late_in_words(context.homework(homework), context.course.late, given.seconds_late)
     return Explanation(
         homework=homework,
         student=student,
-        name=roster.name if roster else student,
+        name=known.name if known else student,
         tasks=tasks,
         total=_total(tasks, given, late),
         happened=run_in_words(bundle) + [note_in_words(n) for n in bundle.get("realigned", [])],
-        look_at=look_at + newer_attempt(context.place, bundle),
+        look_at=used + newer_attempt(place, bundle),
         record=record_of(bundle),
     )
+
+
+def _graded(homework: str, student: str, context: Context) -> dict[str, Any]:
+    """The bundle that the gradebook shows; CourseError when there is none."""
+    place = context.place
+    place.latest(homework)
+    known = place.students(homework)
+    bundle = merged_bundle(place, homework, student) if student in known else None
+    if bundle is None:
+        came = "is not graded yet" if student in known else "has handed nothing in"
+        mend = f"autograder grade {homework}" if student in known else "mend the name"
+        raise CourseError(f"a graded {homework}", f"{student!r} {came}", mend)
+    return bundle
 
 
 def _given(context: Context, homework: str, student: str) -> Given:
