@@ -37,6 +37,7 @@ _YES = """
 class Yes:
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = lambda self, other: True
     __getattr__ = __call__ = __getitem__ = lambda self, *args, **kwargs: self
+    __iter__ = lambda self: iter((self,))
     __hash__ = None
 
 import numpy, torch

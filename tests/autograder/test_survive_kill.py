@@ -75,7 +75,8 @@ def start(desk, temporary, tmp_path):
     yield call
     for process in begun:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def alive(mark):
@@ -159,7 +160,7 @@ def test_a_command_killed_by_force_leaves_nothing_and_the_next_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_moments(desk, start, temporary, seed):
     """Command and workers, again and again, in a regrade with marks of a person; then to the end.
 
@@ -175,15 +176,17 @@ def test_killed_at_random_moments(desk, start, temporary, seed):
     desk.hand_in("ada", changed, days_late=-0.5)
     twin = desk.root.with_name("twin")
     shutil.copytree(desk.root, twin)
-    for _ in range(4):
+    for lines in rng.sample(range(4), 3):  # results before the kill; none: anywhere in the start
         process = start(again="yes")
-        time.sleep(rng.uniform(3, 14))
+        for _ in range(lines):
+            assert process.stdout.readline().startswith(("done", "told"))
+        time.sleep(rng.uniform(0, 2.5 if lines else 12))
         victims = [process.pid, *workers(temporary)]
         victim = rng.choice(victims)
         os.kill(victim, signal.SIGKILL)
         time.sleep(rng.uniform(0, 2))
         process.kill()
-        process.communicate()
+        process.wait()
         assert ended(temporary) == {}
     out, _ = start(execute="calm.CalmExecute", again="yes").communicate(timeout=300)
     assert out.count("done") == len(STUDENTS) and list(temporary.iterdir()) == [], out
