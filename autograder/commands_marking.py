@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,3 +25,43 @@ def add_marking(app: typer.Typer, run: Callable[..., None]) -> None:
         entered. The server has no kernel, terminal or files, and a page's scripts do not run.
         """
         run("marking.formgrader", port, browser)
+
+    marks = typer.Typer(help="Marks of several markers: export, merge, what waits.")
+    app.add_typer(marks, name="marks", no_args_is_help=True)
+
+    @marks.command()
+    def export(
+        homework: Homework,
+        file: Annotated[
+            Path | None, typer.Argument(help="Default: marks/HOMEWORK.csv in the class.")
+        ] = None,
+        marker: Annotated[str, typer.Option(help="Whose they are, for the record.")] = "",
+    ) -> None:
+        """Write all marks and comments of this class as CSV, one value a line."""
+        run("marking.export", homework, file, marker)
+
+    @marks.command()
+    def merge(
+        homework: Homework,
+        files: Annotated[
+            list[Path], typer.Argument(help="CSVs of `export`, gradebook.db, class folders.")
+        ],
+        overwrite: Annotated[
+            bool, typer.Option("--overwrite", help="These files win over the class's marks.")
+        ] = False,
+        base: Annotated[
+            Path | None, typer.Option(help="Export from before the class was handed out.")
+        ] = None,
+    ) -> None:
+        """Merge the marks of several markers into this class.
+
+        Values that differ are listed and none of them is written; everything else is, in one step,
+        and kept in marks/ in the class with what stood there before. A mark for an answer that has
+        changed since waits for a person again. Exit code 2 when there are conflicts.
+        """
+        run("marking.merge", homework, files, overwrite, base)
+
+    @marks.command()
+    def waiting(homework: Homework) -> None:
+        """List answers without a mark, marks whose answer changed, and flagged reports."""
+        run("marking.waiting", homework)
