@@ -59,7 +59,8 @@ def collect(
     Limits: a notebook 128 MB, an archive 200 files and 512 MB unpacked, weights as course.yml says
     (20 MB by default). Time of hand-in: --times, timestamp.txt, else the file's time; Canvas
     and Moodle stamp files with the time of the download, so give --times for late work from there.
-    The last attempt counts, all are kept. What cannot be taken is named, with the reason; the rest is taken.
+    The last attempt counts, all are kept. What cannot be taken is named, with the reason; the rest
+    is taken.
     """
     _run("commands.collect", homework, path, students, times)
 

@@ -14,12 +14,13 @@ Lms = Annotated[str, typer.Option(help="canvas or moodle.")]
 
 def add_commands(app: typer.Typer, run: Callable[..., None]) -> None:
     """Register the commands; `run("module.function", ...)` does the work of each."""
+    _add_explain(app, run)
     _add_pages(app, run)
     _add_course(app, run)
     _add_exports(app, run)
 
 
-def _add_pages(app: typer.Typer, run: Callable[..., None]) -> None:
+def _add_explain(app: typer.Typer, run: Callable[..., None]) -> None:
     @app.command()
     def explain(
         homework: Homework,
@@ -32,6 +33,8 @@ def _add_pages(app: typer.Typer, run: Callable[..., None]) -> None:
         """
         run("commands_results.explain", homework, student, html)
 
+
+def _add_pages(app: typer.Typer, run: Callable[..., None]) -> None:
     @app.command()
     def statistics(homework: Homework) -> None:
         """Write a page on the class: distribution, difficulty, discrimination, cells not run."""

@@ -177,16 +177,12 @@ def _check(
 
 def _followed(depends: list[str], checks: dict[str, dict[str, Any]]) -> list[str]:
     """Answers that a check needs as well, where these lost points themselves."""
-    lost = [
-        answer
-        for answer in depends
-        for name, c in checks.items()
-        if re.match(rf"{re.escape(answer)}-(test|hidden)", name)
-        and (c["points"] or 0) < c["max_points"]
-    ]
+    short = [n for n, c in checks.items() if (c["points"] or 0) < c["max_points"]]
+    own = {a: re.compile(rf"{re.escape(a)}-(test|hidden)") for a in depends}
+    lost = [answer for answer, form in own.items() if any(map(form.match, short))]
     if not lost:
         return []
-    return [f"this check also runs your answers to {', '.join(dict.fromkeys(lost))}, which failed"]
+    return [f"this check also runs your answers to {', '.join(lost)}, which failed"]
 
 
 def _total(tasks: list[Task], given: Given, late: list[str]) -> list[str]:

@@ -106,9 +106,7 @@ def load_course(path: Path) -> Course:
         homeworks={str(name): _homework(str(name), entry) for name, entry in named.items()},
         weights=_numbers(part.get("weights", {}), "assessment.weights", 0, 1),
         letters=_numbers(part.get("letters", {}), "assessment.letters", 0, 100),
-        attendance=_number(
-            part.get("attendance_required", 0), "assessment.attendance_required", 0, 1
-        ),
+        attendance=_attendance(part),
         exam_questions=_questions(part.get("exam", {})),
     )
 
@@ -128,6 +126,11 @@ def _homework(name: str, entry: Any) -> Homework:
         deadline = deadline.replace(tzinfo=UTC)  # YAML hands a time with an offset over in UTC
     size = _number(entry.get("weights_max_mb", 20), f"{key}.weights_max_mb", 0, 10_000)
     return Homework(name, str(entry.get("title", name)), deadline, size)
+
+
+def _attendance(part: dict[str, Any]) -> float:
+    key = "attendance_required"
+    return _number(part.get(key, 0), f"assessment.{key}", 0, 1)
 
 
 def _questions(entry: Any) -> int:

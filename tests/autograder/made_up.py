@@ -62,9 +62,7 @@ def put(context, student, checks=(), notebook=None, stamp="2027-03-01 12:00:00 U
         "seeds": "HMAC-SHA256",
         "failed": "",
         "checks": whole,
-        "comments": {},
-        "realigned": [],
-        "kept": [],
+        **{"comments": {}, "realigned": [], "kept": []},
         "execution": {"cells": {}, "restarts": 0, "killed": [], "judge_failed": []},
         "notebook": nbformat.writes(notebook or graded_notebook()),
     } | more
