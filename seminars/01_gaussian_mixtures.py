@@ -336,7 +336,7 @@ axes_3[0].legend(fontsize=8);
 # With shares $s_i=\pi_i/(\pi_1+\pi_2)$: $\mu=\sum_is_i\mu_i$ and $\Sigma=\sum_is_i\big(\Sigma_i+(\mu_i-\mu)(\mu_i-\mu)^\top\big)$. Summed over $i$ with weights $s_i$, trace and distance give $\operatorname{tr}(\Sigma^{-1}\Sigma)=D$, which cancels the $-D$. In code the pair is the axis before the last one (of `mu`) or two (of `cov`); `torch.logdet` batches.
 # </details>
 #
-# **Figure and question.** A kernel density estimate on 120 points of the two moons, with a bandwidth of 0.08, *is* a mixture of 120. Merge the cheapest pair, again and again, and watch the KL from the exact law to the mixture. The merging sees only the 120 Gaussians: why does the divergence *fall* at first, and why does it climb in the end?
+# **Figure and question.** A kernel density estimate on 120 points of the two moons, with a bandwidth of 0.06, *is* a mixture of 120. Merge the cheapest pair, again and again, and watch the KL from the exact law to the mixture. The merging sees only the 120 Gaussians: why does the divergence *fall* at first, and why does it climb in the end?
 #
 # <details><summary>Answer</summary>
 #
@@ -386,7 +386,7 @@ from dgm.gmm_seminar import greedy_reduce  # show
 
 moons = ZOO["two_moons"]
 x_moons, fresh_moons = moons.sample(KDE_POINTS, rng).double(), moons.sample(4000, rng).double()
-kde = GMM(torch.full((KDE_POINTS,), -math.log(KDE_POINTS)).double(), x_moons, (0.08**2 * torch.eye(2).double()).expand(KDE_POINTS, 2, 2))
+kde = GMM(torch.full((KDE_POINTS,), -math.log(KDE_POINTS)).double(), x_moons, (0.06**2 * torch.eye(2).double()).expand(KDE_POINTS, 2, 2))
 reduced, sizes_4 = {KDE_POINTS: kde}, [k for k in (90, 60, 40, 30, 20, 14, 10, 8, 6, 5, 4, 3, 2, 1) if k < KDE_POINTS]
 for K in sizes_4:
     reduced[K] = greedy_reduce(reduced[min(reduced)], K)
