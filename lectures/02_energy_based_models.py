@@ -504,7 +504,7 @@ fig_temp.tight_layout()
 # proposal terms*, a classic slip ("the Gaussian cancels, doesn't it?"), does not either: that is **what breaks, 2**.
 
 # %%
-from dgm.mcmc import Move, mala_step  # show
+from dgm.mcmc import Move, _decide, _log_kernel, mala_step  # show
 
 # %%
 def lopsided(x):
@@ -609,7 +609,7 @@ fig_path.tight_layout()
 # $$
 # \tau=1+2\sum_{k\ge1}\rho_k,\qquad \rho_k=\mathrm{corr}\big(f(x_t),f(x_{t+k})\big),\qquad \mathrm{ESS}=\frac{S}{\tau}
 # $$
-# for a chain of $S$ steps. A chain that rejects everything has $\rho_k=1$ and $\tau=\infty$; one whose steps are tiny too. In between lies a best step, and its place depends on dimension. For targets of $D$ independent coordinates MALA wants $h\propto D^{-1/3}$ and an
+# for a chain of $S$ steps. A chain that rejects everything has $\rho_k=1$ and $\tau=\infty$, and one whose steps are tiny is hardly better. In between lies a best step, and its place depends on dimension. For targets of $D$ independent coordinates MALA wants $h\propto D^{-1/3}$ and an
 # acceptance near 0.574 (Roberts and Rosenthal, 1998); HMC wants $h\propto D^{-1/4}$ and 0.651 (Beskos et al., 2013).
 #
 # **Predict first.** We run MALA on $\mathcal N(0,I_D)$ for $D$ from 2 to 512, all chains already at equilibrium, and plot acceptance against $h$, then against $h\,D^{1/3}$. What will the second plot look like?
