@@ -1147,7 +1147,7 @@ print(f"mean distance to the nearest training image: chains {nearest.values.mean
 print("census of the chains by the label of that image, 0-9:", torch.bincount(mnist.y[nearest.indices], minlength=10).tolist())
 
 # %% [markdown]
-# Most chains are recognisable digits, of every class; the few clouds are chains that have just been restarted from noise. Has it memorised? No: the chains are farther from the training set than new test digits are. On the right, the life of an EBM: in the first 200 updates the chains lag behind and the gap dives (data are far below); then they arrive, overshoot, and the two phases hold each other. The swings of hundreds of nats look large, but so is the spread of the energies of single digits (the next figure prints it).
+# Most chains are recognisable digits, of every class; the few clouds are chains that have just been restarted from noise. Has it memorised? No: the chains are farther from the training set than new test digits are (in the median too, which the few clouds do not move). On the right, the life of an EBM: in the first 200 updates the chains lag behind and the gap dives (data are far below); then they arrive, overshoot, and the two phases hold each other. The swings of hundreds of nats look large, but so is the spread of the energies of single digits (the next figure prints it).
 #
 # ## 2.7 Sampling from a trained EBM
 #
