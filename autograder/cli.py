@@ -11,6 +11,7 @@ import typer
 
 from autograder.cli_results import add_commands
 from autograder.commands_marking import add_marking
+from autograder.commands_stock import add_stock
 from autograder.errors import CourseError, mendable
 
 app = typer.Typer(
@@ -161,6 +162,7 @@ def _run(what: str, *arguments: Any) -> None:
 
 
 add_marking(app, _run)
+add_stock(app, _run)
 
 
 def _message(error: CourseError) -> str:

@@ -1,0 +1,64 @@
+"""`autograder cheats`: the table of what stock nbgrader lets pass, reprinted from real runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from autograder.errors import CourseError
+
+
+def add_stock(app: typer.Typer, run: Callable[..., None]) -> None:
+    """Register the command; `run("module.function")` does its work."""
+
+    @app.command()
+    def cheats() -> None:
+        """Try what gets full marks from stock nbgrader without a solution, there and here.
+
+        Hands seven hostile submissions of a small homework in to stock nbgrader (whole inside
+        bubblewrap, on a throwaway course, without network) and to this autograder, and prints what
+        came of each. About a minute. Exit code 2 if one fails there or works here.
+        """
+        run("commands_stock.show_cheats")
+
+
+def show_cheats(folder: Path | None = None) -> None:
+    """Run the trial and print its table; CourseError when a line is not as it should be."""
+    from autograder.context import make_context, must_guard
+    from autograder.report import console
+    from autograder.stock.trial import run_trial
+
+    context = make_context()
+    must_guard()
+    with tempfile.TemporaryDirectory(prefix="ag-cheats-") as scratch:
+        rows = run_trial(context.root, folder or Path(scratch))
+    console().print(_table(rows))
+    path = context.build / "cheats.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
+    wrong = [row.what for row in rows if not row.as_claimed]
+    if wrong:
+        raise CourseError(
+            "every cheat to work in stock nbgrader and to fail here",
+            f"not so: {'; '.join(wrong)}",
+            "do not grade before this is understood: the table says what came of each",
+        )
+
+
+def _table(rows: Sequence) -> Table:
+    title = "Handed in without a solution, to stock nbgrader (in a box of its own) and to us"
+    table = Table(title=title, title_justify="left")
+    for head in ("what it does", f"stock nbgrader {version('nbgrader')}", "here", ""):
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        sign = "[green]ok[/]" if row.as_claimed else "[bold red]no[/]"
+        table.add_row(escape(row.what), escape(row.stock), escape(row.here), sign)
+    return table
