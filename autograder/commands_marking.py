@@ -26,6 +26,18 @@ def add_marking(app: typer.Typer, run: Callable[..., None]) -> None:
         """
         run("marking.formgrader", port, browser)
 
+    @app.command()
+    def check(
+        file: Annotated[Path, typer.Argument(help="Zip, notebook (weights beside it), or folder.")],
+        homework: Annotated[str, typer.Option(help="Default: the first of course.yml.")] = "",
+    ) -> None:
+        """Check a submission before it is handed in: what is done, what fails and how, what lacks.
+
+        Runs the visible tests in the sandbox as the grader does (about a minute), loads the weights
+        and says what would be left out. Nothing is stored. Exit code 1: something is amiss.
+        """
+        run("marking.check", file, homework)
+
     marks = typer.Typer(help="Marks of several markers: export, merge, what waits.")
     app.add_typer(marks, name="marks", no_args_is_help=True)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
 from autograder.beside import words
-from autograder.context import Context, make_context
+from autograder.context import Context, make_context, must_guard
 from autograder.errors import CourseError
 from autograder.formgrader import serve
 from autograder.gradebook import merged_bundle
@@ -16,6 +17,8 @@ from autograder.lock import grading
 from autograder.marks import class_marks, read_marks, write_marks
 from autograder.marks_merge import Conflict, Merged, merge_marks, write_conflicts
 from autograder.nbg import gradebook
+from autograder.presubmit import check_submission, find_skeletons
+from autograder.presubmit_lines import check_table, summary
 from autograder.report import console
 
 
@@ -134,3 +137,21 @@ def _flags(name: str, student: str, context: Context, flagged: bool) -> list[tup
     if not flagged:
         return []
     return [(student, "flag", text) for text in reports or ["flagged by a person"]]
+
+
+def check(path: Path, name: str = "", context: Context | None = None) -> None:
+    """Check one submission before it is handed in; exit code 1 when something is amiss."""
+    context = context or make_context()
+    name = name or next(iter(context.course.homeworks))
+    homework = context.homework(name)
+    skeletons = find_skeletons(context.root, name)
+    must_guard()
+    result = check_submission(path, homework, skeletons)
+    out = console()
+    out.print(f"{name}, version {result.version}", markup=False)
+    out.print(check_table(result))
+    for note in result.notes:
+        out.print(f"note: {note}", markup=False, soft_wrap=True)
+    out.print(summary(result), soft_wrap=True)
+    if not result.ready:
+        raise typer.Exit(1)
