@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _INSTALL = "give `make env`"
 
 def examine(place: Path) -> list[Finding]:
     """All findings, in the order in which to mend them. `place`: the class folder."""
-    return [_python(), *_packages(), *guards(), *_data(), _room(place)]
+    return [_python(), *_packages(), *guards(), *_data(), *_rooms(place)]
 
 
 def healthy(findings: list[Finding]) -> bool:
@@ -55,13 +56,20 @@ def _data() -> list[Finding]:
     return [Finding("DGM_DATA", "ok" if fine else "warn", found, mend)]
 
 
-def _room(place: Path) -> Finding:
+def _rooms(place: Path) -> list[Finding]:
+    """Room for the class, and for the temporary files of a run: sockets, copies, logs."""
+    temporary = Path(tempfile.gettempdir())
+    return [_room("disk", place, ROOM_GB), _room("temporary files", temporary, ROOM_GB / 5)]
+
+
+def _room(what: str, place: Path, need: float) -> Finding:
     there = place
     while not there.exists():
         there = there.parent
     free = shutil.disk_usage(there).free / 1e9
     text = f"{free:.1f} GB free at {there}"
     if not os.access(there, os.W_OK):
-        return Finding("disk", "bad", f"{there} may not be written", "mend it, or set COURSE_DIR")
-    mend = f"free some space: {ROOM_GB:g} GB are enough for a class of 100"
-    return Finding("disk", "ok" if free >= ROOM_GB else "warn", text, mend)
+        variable = "COURSE_DIR" if what == "disk" else "TMPDIR"
+        return Finding(what, "bad", f"{there} may not be written", f"mend it, or set {variable}")
+    mend = f"free some space: {need:g} GB are enough for a class of 100"
+    return Finding(what, "ok" if free >= need else "warn", text, mend)

@@ -98,8 +98,8 @@ def workers(mark):
     return [pid for pid, words in alive(mark).items() if "spawn_main" in words]
 
 
-def ended(mark, seconds=30.0):
-    """Wait until none is left; what is, at the end."""
+def ended(mark, seconds=120.0):
+    """Wait until none is left (a worker that starts on a busy machine sees it late); the rest."""
     until = time.monotonic() + seconds
     while alive(mark) and time.monotonic() < until:
         time.sleep(0.2)
