@@ -536,11 +536,11 @@ fig_6.suptitle("Hot replicas walk everywhere, and hand their finds down the ladd
 fig_6.tight_layout()
 
 # %% [markdown]
-# MALA and HMC report healthy acceptance and have found one mode of eight. Replica exchange has all eight, at a distance from exact samples that lies within the floor; its price is five chains for one, and a ladder to tune: neighbours must overlap, here they accept every second exchange. **Question:** what goes wrong with a ladder of two, $\beta=1$ and $0.01$?
+# MALA and HMC report healthy acceptance and have found one mode of eight. Replica exchange has all eight, at a distance from exact samples that lies within the floor; its price is five chains for one, and a ladder to tune: neighbours must overlap, here they accept every second exchange. (In its row, *acceptance* is that of exchanges between the two coldest.) **Question:** what would a ladder of two do, $\beta=1$ and $0.01$, here and in many dimensions?
 #
 # <details><summary>Answer</summary>
 #
-# A hot state has an energy far above what the cold replica knows, so $(\beta_1-\beta_2)(E_1-E_2)$ is tens of nats below zero for almost every pair and nothing is ever exchanged. The number of rungs must grow, like $\sqrt D$ in high dimension, to keep neighbours in touch.
+# A hot state carries 60 nats on average, a cold one a third of a nat: only the few hot states that happen to lie in a mode are taken, about 4 % here. In the plane that still works. But the share is an overlap of two laws, each coordinate multiplies it by a factor below one, and in ten dimensions nothing is exchanged any more. Rungs in between keep neighbours in touch; their number must grow like $\sqrt D$.
 # </details>
 #
 # ## Learning an energy
@@ -549,7 +549,7 @@ fig_6.tight_layout()
 #
 # The loss below seems written by the book: Langevin chains from `x_start`, then $\frac1N\sum E_\theta(\color{darkorange}{x_{\text{data}}})-\frac1B\sum E_\theta(\color{royalblue}{x})$. It goes into an ordinary training loop (`zero_grad`, loss, `backward`, step). No warning comes, and the value of the loss is right to the last digit. Yet every energy that it trains goes flat, and then upside down.
 #
-# The test bench is a spring, $E_k(x)=\tfrac k2x^2$, for which $\partial E/\partial k=x^2/2$ and so the gradient should be $\frac12\big(\overline{x_{\text{data}}^2}-\overline{x^2}\big)$. Run the cell. How does the error grow with the number of Langevin steps $S$, and with the number of chains? What *is* it, as a formula? Why does it flatten? Then write the loss as its contract says.
+# The test bench is a spring, $E_k(x)=\tfrac k2x^2$, for which $\partial E/\partial k=x^2/2$ and so the gradient should be $\frac12\big(\overline{x_{\text{data}}^2}-\overline{x^2}\big)$. Run the cell. How does the error grow with the number of Langevin steps $S$, and with the number of chains? What *is* it, as a formula? Why does it flatten? Then write the loss as its contract says, with the lecture's step, $x\leftarrow x-h\nabla_xE+\sqrt{2h}\,\varepsilon$.
 #
 # <details><summary>Hint</summary>
 #
@@ -722,7 +722,7 @@ ax_9.legend(fontsize=8);
 # $$
 # G(h)=-\log\sum_{v\in\{0,1\}^D}e^{-E(v,h)},\qquad\text{so that}\qquad \log Z=\log\sum_{h\in\{0,1\}^K}e^{-G(h)},
 # $$
-# a sum of $2^{14}=16{,}384$ terms. It is the only large-image model of the course with *everything* known: $Z$, likelihood, and independent exact samples (draw $h$ from the table, then $v$ given $h$).
+# a sum of $2^{14}=16{,}384$ terms. So here is an energy-based model of real images with *everything* known: $Z$, likelihood, and independent exact samples (draw $h$ from the table, then $v$ given $h$).
 #
 # <details><summary>Hint</summary>
 #
@@ -767,8 +767,6 @@ train_bits, test_bits = digit_bits[:1500], digit_bits[1500:]
 pixel_mean = train_bits.mean(0).clamp(0.005, 0.995)
 coin_bias = (pixel_mean / (1 - pixel_mean)).log()  # of one coin per pixel
 hidden_states = all_states(HIDDEN)
-
-
 exact_log_z = lambda theta: (-hidden_free_energy(hidden_states, theta)).logsumexp(0)  # your task 8
 
 
@@ -976,7 +974,7 @@ fig_12.tight_layout()
 
 # %% tags=["full"]
 assert abs(plane_kl["right noise"]) < 0.1 and abs(plane_kl["noise too weak"] - (math.log(2) - 0.5)) < 0.1
-assert abs(plane_slope["right noise"] - 1.13) < 0.15 and abs(plane_slope["noise too weak"] - 0.5) < 0.1
+assert abs(plane_slope["right noise"] - 1.13) < 0.15 and abs(plane_slope["noise too weak"] - 0.53) < 0.12
 assert energy_distance(honest["noise too weak"], banana_law.sample(512, rng)) > banana_floor.bound
 assert energy_distance(ladder[0], octagon_draw()) < octagon_floor.bound < energy_distance(mala_run.x[-1], octagon_draw())
 assert errors_9[1].mean() < 0 and errors_9[1].abs().mean() > 3 * errors_9[300].abs().mean()
@@ -993,7 +991,7 @@ assert all(digit_scores[name][1] > digit_scores["one coin per pixel"][1] + 3 for
 # 1. The rate of task 3 is a guarantee that needs $M$. For which energies could you know $M$ in advance, and why not for a network?
 # <details><summary>Answer</summary>
 #
-# Where $E(x)+\log q(x)$ has a provable lower bound: log-concave targets (tangents as envelopes), bounded corrections to a known law, $E=E_0+f$ with $|f|\le c$ and $q\propto e^{-E_0}$, so $M/Z\le e^{2c}$. For a network one would need its global minimum in high dimension: a harder problem than sampling.
+# Where $E(x)+\log q(x)$ has a provable lower bound: log-concave targets (tangents as envelopes), bounded corrections to a known law, $E=E_0+f$ with $|f|\le c$ and $q\propto e^{-E_0}$, so $M/Z\le e^{2c}$. For a network one would need the global minimum of $E+\log q$ in high dimension: a harder problem than sampling.
 # </details>
 #
 # 2. A colleague reports HMC with acceptance 1.00 and is happy. Name two explanations from today that are bad news.
