@@ -41,6 +41,11 @@ def main(fd: int) -> None:
         return
     send_frame(control, {"names": sorted(released)})
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+    fork_on_request(control, released, setup["source"])
+
+
+def fork_on_request(control: socket.socket, released: dict[str, Any], source: str) -> None:
+    """Fork a judge, or import modules for the judges to come, until the connection is closed."""
     while True:
         try:
             request, _ = recv_frame(control, None)
@@ -52,7 +57,7 @@ def main(fd: int) -> None:
             return
         if os.fork() == 0:
             control.close()
-            _judge(socket.socket(fileno=fds[0]), released, setup["source"])
+            _judge(socket.socket(fileno=fds[0]), released, source)
         os.close(fds[0])
 
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from boxed import needs_sandbox
 
-from autograder.sandbox import forked, provisioner, rights
+from autograder.sandbox import forked, rights
 from autograder.sandbox.kernel import SandboxKernel
-from autograder.sandbox.limits import MIB, Limits, tree
-from autograder.sandbox.staging import sealed_copy
+from autograder.sandbox.limits import MIB, Limits
 
 pytestmark = needs_sandbox()
 LIMITS = Limits(tmpfs=8 * MIB)
@@ -220,103 +214,3 @@ def test_limits_hold_in_a_fork(tmp_path):
             [99, 99],
             [0, 0],
         ]
-
-
-def test_a_sealed_copy_cannot_be_written():
-    with sealed_copy(sys.executable) as copy:
-        assert os.fstat(copy).st_size == os.stat(sys.executable).st_size
-        with pytest.raises(PermissionError):
-            os.pwrite(copy, b"x", 0)
-
-
-def test_shared_memory_is_found():
-    import mmap
-
-    before = set(rights.shared_memory())
-    with mmap.mmap(-1, 4096):
-        assert len(set(rights.shared_memory()) - before) == 1
-
-
-def test_a_box_that_is_none_is_refused():
-    """A process that shares this one's name spaces: a kernel in it would not be sandboxed."""
-    assert forked.shared_name_spaces(os.getpid()) == ["user", "mnt", "pid", "net", "ipc", "uts"]
-    command = [sys.executable, "-c", "print('ready', flush=True); input()"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as bare:
-        with pytest.raises(forked.NurseryFailed, match="shares"):
-            forked.move_in(forked.the_nursery(), bare, 0, {})
-        bare.communicate(b"\n")
-
-
-def test_without_a_nursery_kernels_start_alone(monkeypatch):
-    given_up = []
-    monkeypatch.setattr(provisioner, "give_up_nursery", lambda: given_up.append(1))
-
-    def refuse(*_):
-        raise forked.NurseryFailed("no")
-
-    monkeypatch.setattr(provisioner, "move_in", refuse)
-    with SandboxKernel(None, LIMITS) as kernel:
-        assert ask(kernel, "import os\nfound = os.getpid()") == 2
-        assert "launch.py" in " ".join(kernel.manager.provisioner.process.args)
-        assert given_up == [1]
-
-
-def test_the_end_of_the_kernel_is_the_end_of_its_box():
-    with SandboxKernel(None, LIMITS) as kernel:
-        box = kernel.manager.provisioner.process
-        kernel.client.execute("import os; os._exit(5)")
-        box.wait(20)
-        assert not kernel.alive()
-
-
-GRADER = """
-import sys, time
-from autograder.sandbox.forked import the_nursery
-from autograder.sandbox.kernel import SandboxKernel
-from autograder.sandbox.limits import Limits, tree
-import os
-with SandboxKernel(None, Limits()) as kernel:
-    kernel.run("x = 1", 20)
-    print(os.getpid(), *[p for p in tree(os.getpid()) if p != os.getpid()], flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_killed_grader_leaves_no_process():
-    made = subprocess.Popen([sys.executable, "-c", GRADER], stdout=subprocess.PIPE, text=True)
-    pids = [int(word) for word in made.stdout.readline().split()]
-    assert len(pids) >= 4  # grader, nursery, bubblewrap, reaper, kernel
-    os.kill(made.pid, signal.SIGKILL)
-    made.wait()
-    until = time.monotonic() + 20
-    while any(map(running, pids[1:])) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert [pid for pid in pids[1:] if running(pid)] == []
-
-
-def running(pid):
-    """Whether a process is there and not just waits to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_a_nursery_that_died_is_replaced():
-    old = forked.the_nursery()
-    old.process.kill()
-    old.process.wait()
-    with SandboxKernel(None, LIMITS) as kernel:
-        assert ask(kernel, "found = 7") == 7
-    assert forked.the_nursery() is not old
-
-
-def test_the_connection_of_the_nursery_is_not_in_the_box():
-    nursery = forked.the_nursery()
-    with SandboxKernel(None, LIMITS) as kernel:
-        pid = tree(kernel.manager.provisioner.pid)[-1]
-        held = {os.readlink(f.path) for f in os.scandir(f"/proc/{pid}/fd")}
-        own = {os.readlink(f.path) for f in os.scandir(f"/proc/{nursery.process.pid}/fd")}
-    assert isinstance(nursery.control, socket.socket)
-    assert not {n for n in held & own if n.startswith("socket:")}
