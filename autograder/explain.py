@@ -23,6 +23,7 @@ from autograder.explain_words import (
     what_it_checks,
 )
 from autograder.gradebook import merged_bundle
+from autograder.late import apply_late_rule
 from autograder.nbg import gradebook
 from autograder.release import read_notebook
 from autograder.shortcuts import found_shortcuts
@@ -119,6 +120,8 @@ def _graded(homework: str, student: str, context: Context) -> dict[str, Any]:
 
 
 def _given(context: Context, homework: str, student: str) -> Given:
+    # marks may have been given since the penalty was worked out
+    apply_late_rule(context.place.db_url, homework, student, context.course.late)
     with gradebook(context.place.db_url) as gb:
         entry = gb.find_submission_notebook(homework, homework, student)
         return Given(

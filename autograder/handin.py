@@ -35,7 +35,8 @@ def hand_in_time(
     time, and other work is put one second after the deadline, which costs nothing, with a note.
     """
     if told is not None:
-        return Moment(told.astimezone(UTC), told=True)
+        when = told.astimezone(UTC)
+        return Moment(when, told=True, note=f"handed in {when:%Y-%m-%d %H:%M} UTC by --times")
     for _, stamp in parcel.named("timestamp.txt"):
         if moment := _own_stamp(parcel, stamp):
             return moment

@@ -142,6 +142,17 @@ def test_what_happened_and_the_record(context):
         assert words in text
 
 
+def test_a_mark_given_since_counts_in_the_penalty(context, homework):
+    """20 % of 5 points, and of 7 when a person has given 2 more."""
+    moment = homework.deadline_utc.timestamp() + 3600 * 49
+    stamp = f"{homework.deadline_utc.fromtimestamp(moment):%Y-%m-%d %H:%M:%S} UTC"
+    put(context, "ada", stamp=stamp)
+    with gradebook(context.place.db_url) as gb:
+        gb.find_grade("p1-plot", NAME, NAME, "ada").manual_score = 2.0
+        gb.db.commit()
+    assert "1.4 points off, 5.6 remain" in flat(text_of(context))
+
+
 @pytest.mark.parametrize("what", ["found", "cell type", "missing", "changed", "left out", "new"])
 def test_every_note_has_words(what):
     """A kind of note that is not known yet is shown as it is."""
