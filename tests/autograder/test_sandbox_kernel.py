@@ -28,10 +28,17 @@ def submission(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def kernel(submission):
+STARTS = [
+    pytest.param(True, id="forked"),
+    pytest.param(False, id="alone", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=STARTS)
+def kernel(submission, request):
+    """Forked from the nursery into its box, or started in it: the same must hold for both."""
     os.environ["AUTOGRADER_TEST_SECRET"] = "hidden in the grader's environment"
-    with SandboxKernel(submission, LIMITS) as made:
+    with SandboxKernel(submission, LIMITS, forked=request.param) as made:
         yield made
     del os.environ["AUTOGRADER_TEST_SECRET"]
 
