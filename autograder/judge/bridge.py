@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from autograder.sandbox.protocol import ProtocolError
 
 if TYPE_CHECKING:
     from autograder.judge.proxies import Student
+
+_TWICE = (
+    "no graph of a gradient of the submission's function: its second derivatives do not cross; "
+    "let the function differentiate inside, or compare first derivatives"
+)
 
 
 class _Call(torch.autograd.Function):
@@ -23,8 +27,9 @@ class _Call(torch.autograd.Function):
         return tuple(call["outputs"].values())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph: once_differentiable would let most pass
+            raise RuntimeError(_TWICE)
         call = ctx.call
         sent = dict(zip(call["outputs"], cotangents))
         found = call["student"].gradients(call["graph"], sent)
@@ -49,8 +54,8 @@ def linked(
 ) -> dict[str, torch.Tensor]:
     """`tensors` with those that the reply calls linked hung on the inputs that need a gradient.
 
-    packed: (key, tensor) of all that was sent. A second derivative through a call is refused by
-    torch; a function that differentiates within itself is one call, and its gradient is exact.
+    packed: (key, tensor) of all that was sent. A gradient with create_graph is refused: its
+    graph would end here. A function that differentiates within itself is one call: exact.
     """
     names, graph = reply.get("linked"), reply.get("graph")
     names = [n for n in names if n in tensors] if isinstance(names, list) else []

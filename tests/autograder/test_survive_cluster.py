@@ -28,9 +28,10 @@ slurm:
   prologue: ["module load apptainer", "export DGM_DATA=/scratch/data"]
   directives: ["--nice=100"]
 """
-# stands in for sbatch: runs the script at once, in the background, and says a number
+# stands in for sbatch: takes a copy of the script, runs it in the background, says a number
 SBATCH = """#!/bin/sh
-setsid sh "$1" >"$SLURM_LOG" 2>&1 &
+cp "$1" "$SLURM_LOG.sh"
+setsid sh "$SLURM_LOG.sh" >"$SLURM_LOG" 2>&1 &
 echo "Submitted batch job $!"
 """
 
@@ -137,7 +138,9 @@ def test_a_run_on_a_cluster_of_one(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
     (tmp_path / "tries").mkdir()
-    slurm = Slurm(workers=2, workers_per_job=2, python=sys.executable, interface="lo")
+    slurm = Slurm(
+        workers=2, workers_per_job=2, python=sys.executable, interface="lo", wait_minutes=4
+    )
     names = ["ada", "max", "zoe"]
     jobs = [job(name, tmp_path / "tries") for name in names]
     done = list(run_jobs(jobs, grade_or_die, Engine("slurm", slurm=slurm)))
