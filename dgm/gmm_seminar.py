@@ -131,9 +131,11 @@ def draw_components(ax: Axes, theta: GMM, color: str, ls: str = "-") -> Axes:
     return ax
 
 
-def sklearn_gmm(x: Tensor, K: int, kind: str, steps: int, seed: int) -> GMM:
-    """scikit-learn's mixture with its default floor of 1e-6. x (N, D); kind "full" or "tied"."""
-    model = GaussianMixture(K, covariance_type=kind, max_iter=steps, random_state=seed)  # k-means
+def sklearn_gmm(x: Tensor, K: int, kind: str, floor: float, steps: int, seed: int) -> GMM:
+    """scikit-learn's mixture, started by k-means. x (N, D); kind "full" or "tied"; floor >= 0."""
+    model = GaussianMixture(
+        K, covariance_type=kind, reg_covar=floor, max_iter=steps, random_state=seed
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps was asked for
         model.fit(x.numpy())

@@ -123,6 +123,6 @@ def test_sklearn_gmm():
     theta, rng = mixture(3, 2)
     x = gmm_sample(200, theta, rng)[0]
     for kind in ("full", "tied"):
-        model = GaussianMixture(3, covariance_type=kind, max_iter=50, random_state=0)
+        model = GaussianMixture(3, covariance_type=kind, reg_covar=0.1, max_iter=50, random_state=0)
         wanted = model.fit(x.numpy()).score_samples(x.numpy())
-        close(gmm_log_prob(x, sklearn_gmm(x, 3, kind, 50, 0)), torch.from_numpy(wanted))
+        close(gmm_log_prob(x, sklearn_gmm(x, 3, kind, 0.1, 50, 0)), torch.from_numpy(wanted))
