@@ -830,7 +830,7 @@ for ax, way in zip(axes_10[2:], ("conditional means", "EM")):
 #
 # MNIST, the middle 20x20 pixels, averaged to 10x10; white noise of standard deviation 0.1 is added, so that no border pixel is certain and nats can be compared (on exact numbers a density could be infinite). From every training image *one quarter is torn off*, at random which.
 
-# %%
+# %% tags=["expected"]
 x_both = noisy_digits(load_images("mnist", train=True).x[: N_DIGITS * 5 // 4], rng)
 x_whole, x_choose = x_both[:N_DIGITS], x_both[N_DIGITS:]  # the second part chooses K and lambda
 x_digit_test = noisy_digits(load_images("mnist", train=False).x[: N_DIGITS // 2], rng)
