@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 from autograder.cells import defines, grade_id, is_answer
 from autograder.context import Context
 from autograder.errors import CourseError
-from autograder.explain_record import newer_attempt, record_of
+from autograder.explain_record import Given, given_by_persons, newer_attempt, record_of
 from autograder.explain_words import (
     answers_in_words,
     heading,
@@ -23,8 +23,6 @@ from autograder.explain_words import (
     what_it_checks,
 )
 from autograder.gradebook import merged_bundle
-from autograder.late import apply_late_rule
-from autograder.nbg import gradebook
 from autograder.release import read_notebook
 from autograder.shortcuts import found_shortcuts
 
@@ -72,23 +70,13 @@ class Explanation:
     record: list[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Given:
-    """What persons and the late rule did, from the gradebook."""
-
-    marks: dict[str, float]
-    comments: dict[str, str]
-    seconds_late: float
-    penalty: float
-
-
 def explain(homework: str, student: str, context: Context) -> Explanation:
     """The explanation of what the gradebook now shows; CourseError when nothing is graded."""
     place = context.place
     bundle = _graded(homework, student, context)
     folder = place.versions(homework) / bundle["version"]
     release = read_notebook(folder / "release" / homework / f"{homework}.ipynb")
-    given = _given(context, homework, student)
+    given = given_by_persons(context, homework, student)
     graded = nbformat.reads(bundle["notebook"], as_version=4)
     tasks = _tasks(bundle, release, graded, given)
     known = context.roster.students.get(student)
@@ -117,19 +105,6 @@ def _graded(homework: str, student: str, context: Context) -> dict[str, Any]:
         mend = f"autograder grade {homework}" if student in known else "mend the name"
         raise CourseError(f"a graded {homework}", f"{student!r} {came}", mend)
     return bundle
-
-
-def _given(context: Context, homework: str, student: str) -> Given:
-    # marks may have been given since the penalty was worked out
-    apply_late_rule(context.place.db_url, homework, student, context.course.late)
-    with gradebook(context.place.db_url) as gb:
-        entry = gb.find_submission_notebook(homework, homework, student)
-        return Given(
-            marks={g.name: g.manual_score for g in entry.grades if g.manual_score is not None},
-            comments={c.name: c.comment for c in entry.comments if c.comment},
-            seconds_late=entry.assignment.total_seconds_late,
-            penalty=entry.late_submission_penalty or 0.0,
-        )
 
 
 def _tasks(
@@ -173,6 +148,8 @@ def _check(
     if points is not None and points < check["max_points"]:
         why += [answers[a] for a in dict.fromkeys([*own, name]) if a in answers]
         why += _followed(course.get("depends", []), checks)
+    if name in given.again:
+        why.append("the answer changed since it was marked: a person looks again")
     if name in given.comments:
         why.append(f"the person who marked it wrote: {given.comments[name]}")
     return Check(name, what_it_checks(cell, check["kind"]), points, check["max_points"], why)

@@ -8,6 +8,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from autograder.beside import words as reported
 from autograder.cells import grade_id, is_answer
 from autograder.feedback import HIDDEN, message_for_student
 from autograder.settings import Homework, LateRule
@@ -123,6 +124,7 @@ def run_in_words(bundle: dict[str, Any]) -> list[str]:
         said.append(f"cells of your own that did not run to their end: {', '.join(stopped)}")
     for name in run.get("judge_failed", []):
         said.append(f"{name}: the grader's own side failed; a person has to look")
+    said += [reported(r) for r in bundle.get("reports", [])]
     if "seconds" in run:
         memory = f", {run['peak_memory'] / 1e6:.0f} MB at most" if run.get("peak_memory") else ""
         said.append(f"the run took {run['seconds']:.0f} s{memory}")

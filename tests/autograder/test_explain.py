@@ -98,6 +98,28 @@ def test_marks_and_comments_of_persons(context):
     assert "not passed; this test is hidden a person changed this to 2" in text
 
 
+def test_a_mark_of_an_answer_that_changed_since_is_said_to_wait(context):
+    """It counts, and a person looks again."""
+    put(context, "ada", [check("p1-plot", None, source="first")])
+    with gradebook(context.place.db_url) as gb:
+        grade = gb.find_grade("p1-plot", NAME, NAME, "ada")
+        grade.manual_score, grade.needs_manual_grade = 1.0, False
+        gb.db.commit()
+    assert "changed since" not in text_of(context)
+    put(context, "ada", [check("p1-plot", None, source="second")], key="another")
+    text = flat(text_of(context))
+    assert "a person gave 1 of 2 the answer changed since it was marked" in text
+
+
+def test_a_number_that_the_weights_do_not_give(context):
+    """What the notebook reported beside what was measured; no points change."""
+    report = {"name": "-ELBO", "claimed": 80.0, "measured": 95.0, "tolerance": 2.0}
+    put(context, "ada", reports=[report | {"flagged": True}])
+    found = explain(NAME, "ada", context)
+    assert any("reported 80" in h and "measures 95" in h for h in found.happened)
+    assert found.total[0] == "5 of 10 points"
+
+
 @pytest.mark.parametrize(
     "hours, words, left",
     [

@@ -107,10 +107,12 @@ def test_what_all_wrote_says_nothing():
 
 
 def test_a_class_of_own_work_has_no_pair():
-    """Thirteen programs, nothing in common but the task."""
+    """Thirteen programs whose longer part all have in common: likeness is by the other part."""
     rng = random.Random(1)
-    found = compare(works_of([program(rng) for _ in range(13)]), set())
-    assert found.pairs == [] and found.groups == [] and found.usual < 0.4
+    common = "".join(f"    z{k} = torch.op{k}(x, {k})\n" for k in range(40))
+    sources = [program(rng).replace("    return", f"{common}    return") for _ in range(13)]
+    found = compare(works_of(sources), set())
+    assert found.pairs == [] and found.groups == [] and found.usual < 0.2
 
 
 def test_what_was_released_is_no_answer():
