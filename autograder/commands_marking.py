@@ -13,7 +13,15 @@ Homework = Annotated[str, typer.Argument(help="Name in course.yml, such as homew
 
 def add_marking(app: typer.Typer, run: Callable[..., None]) -> None:
     """Register the commands; `run` calls "module.function" with arguments, imported then."""
+    _add_formgrader(app, run)
+    _add_check(app, run)
+    marks = typer.Typer(help="Marks of several markers: export, merge, what waits.")
+    app.add_typer(marks, name="marks", no_args_is_help=True)
+    _add_export(marks, run)
+    _add_merge(marks, run)
 
+
+def _add_formgrader(app: typer.Typer, run: Callable[..., None]) -> None:
     @app.command()
     def formgrader(
         port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one from 8890.")] = 0,
@@ -26,6 +34,8 @@ def add_marking(app: typer.Typer, run: Callable[..., None]) -> None:
         """
         run("marking.formgrader", port, browser)
 
+
+def _add_check(app: typer.Typer, run: Callable[..., None]) -> None:
     @app.command()
     def check(
         file: Annotated[Path, typer.Argument(help="Zip, notebook (weights beside it), or folder.")],
@@ -38,9 +48,8 @@ def add_marking(app: typer.Typer, run: Callable[..., None]) -> None:
         """
         run("marking.check", file, homework)
 
-    marks = typer.Typer(help="Marks of several markers: export, merge, what waits.")
-    app.add_typer(marks, name="marks", no_args_is_help=True)
 
+def _add_export(marks: typer.Typer, run: Callable[..., None]) -> None:
     @marks.command()
     def export(
         homework: Homework,
@@ -52,6 +61,13 @@ def add_marking(app: typer.Typer, run: Callable[..., None]) -> None:
         """Write all marks and comments of this class as CSV, one value a line."""
         run("marking.export", homework, file, marker)
 
+    @marks.command()
+    def waiting(homework: Homework) -> None:
+        """List answers without a mark, marks whose answer changed, and flagged reports."""
+        run("marking.waiting", homework)
+
+
+def _add_merge(marks: typer.Typer, run: Callable[..., None]) -> None:
     @marks.command()
     def merge(
         homework: Homework,
@@ -72,8 +88,3 @@ def add_marking(app: typer.Typer, run: Callable[..., None]) -> None:
         changed since waits for a person again. Exit code 2 when there are conflicts.
         """
         run("marking.merge", homework, files, overwrite, base)
-
-    @marks.command()
-    def waiting(homework: Homework) -> None:
-        """List answers without a mark, marks whose answer changed, and flagged reports."""
-        run("marking.waiting", homework)

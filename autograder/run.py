@@ -113,8 +113,7 @@ def grading_config(job: Job, work: Path, url: str, execute: str) -> Config:
     c.Autograde.autograde_preprocessors = [
         execute,
         *(steps + n for n in ("LimitOutput", "SaveAutoGrades")),
-        "autograder.steps.PutBack",
-        "autograder.beside.Beside",
+        *("autograder." + n for n in ("steps.PutBack", "beside.Beside")),
         steps + "CheckCellMetadata",
     ]
     skeleton = Path(job.release) / "release" / job.homework / f"{job.homework}.ipynb"
@@ -123,8 +122,7 @@ def grading_config(job: Job, work: Path, url: str, execute: str) -> Config:
     name = execute.rsplit(".", 1)[1]
     beside.configure(c, work, job.root, job.homework, name)
     c[name].submission = job.submission
-    c[name].secret = job.secret
-    c[name].cache = job.cache
+    c[name].secret, c[name].cache = job.secret, job.cache
     c[name].path = [job.root]
     c[name].report = str(work / "execution.json")
     if job.unguarded:

@@ -135,27 +135,28 @@ def visible(grade_id: str, source: str, points: float = 1) -> dict:
     return {"cell_type": "code", "metadata": {"nbgrader": about}, "source": source}
 
 
+MIXED = [
+    SETUP,
+    answer("one", "%time\nif LIMIT:\n    !ls\n    LIMIT = LIMIT\ndef one(): return LIMIT"),
+    visible("one-test", "assert one() == 3"),
+    answer("two", "def two(): return left_over"),
+    visible("two-test", "assert two() == 3"),
+    answer("three", "def three(): raise NotImplementedError"),
+    visible("three-test", "three()"),
+    visible("hidden", "# what it checks\n# 2 points\n"),
+    visible("banded", "1.5 + 0", points=2),
+    visible("whole", "2.0", points=2),
+    {"cell_type": "code", "metadata": {"tags": ["train"]}, "source": "1 / 0"},
+    {"cell_type": "code", "metadata": {}, "source": "import nothing_like_this"},
+    answer("broken", "def f(:"),
+    visible("wrong", "assert one() == 4, 'four is wanted\\nand more'"),
+]
+
+
 def test_visible_tests_run_in_a_fresh_state(folder, capsys):
     """Names that only this process knows do not help; nothing here is touched; each end is told."""
     globals()["left_over"] = 3
-    bold = "%time\nif LIMIT:\n    !ls\n    LIMIT = LIMIT\n"
-    cells = [
-        SETUP,
-        answer("one", f"{bold}def one(): return LIMIT"),
-        visible("one-test", "assert one() == 3"),
-        answer("two", "def two(): return left_over"),
-        visible("two-test", "assert two() == 3"),
-        answer("three", "def three(): raise NotImplementedError"),
-        visible("three-test", "three()"),
-        visible("hidden", "# what it checks\n# 2 points\n"),
-        visible("banded", "1.5 + 0", points=2),
-        visible("whole", "2.0", points=2),
-        {"cell_type": "code", "metadata": {"tags": ["train"]}, "source": "1 / 0"},
-        {"cell_type": "code", "metadata": {}, "source": "import nothing_like_this"},
-        answer("broken", "def f(:"),
-        visible("wrong", "assert one() == 4, 'four is wanted\\nand more'"),
-    ]
-    (folder / "hw.ipynb").write_text(json.dumps(notebook(*cells)))
+    (folder / "hw.ipynb").write_text(json.dumps(notebook(*MIXED)))
     pack_submission("hw", {})
     said = capsys.readouterr().out
     assert "visible tests in a fresh state: 2 of 6 pass" in said

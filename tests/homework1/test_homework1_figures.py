@@ -81,34 +81,40 @@ def test_a_sheet_goes_row_by_row():
     assert sheet[::28, ::28].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_samples_reconstructions_and_paths_are_decoded_from_the_right_codes():
-    """A spy in the decoder's place sees prior draws, means, and paths between two means."""
-    seen = {}
-    rng = torch.Generator().manual_seed(2)
+class Spy:
+    """In the network's place: random means as codes, black images, and what it was asked."""
 
-    class Spy:
-        def call(self, method, x):
-            seen[method] = x
-            mu = 10 * torch.randn(10, 40, generator=rng)
-            return (mu, mu) if method == "encode" else torch.full((len(x), 784), -100.0)
+    def __init__(self, rng):
+        self.rng, self.seen = rng, {}
 
-    def trained(file, build):
-        assert (file, build) == ("homework1_vae_digits.safetensors", "make_vae")
-        return Spy()
+    def call(self, method, x):
+        self.seen[method] = x
+        mu = 10 * torch.randn(10, 40, generator=self.rng)
+        return (mu, mu) if method == "encode" else torch.full((len(x), 784), -100.0)
 
-    images = torch.rand(290, 1, 28, 28, generator=rng).round()
+
+def sheets_of(spy, images):
+    """The sheets, and the codes that were decoded: from the prior, means, paths."""
+    trained = lambda *asked: {("homework1_vae_digits.safetensors", "make_vae"): spy}[asked]
     make = lambda name: torch.Generator().manual_seed(3)
     sheets = figures.vae_sheets(trained, lambda n, shifted: images[:n], lambda: "digits", make)
+    return sheets, spy.seen["decode"].split([64, 10, 27])
+
+
+def test_samples_reconstructions_and_paths_are_decoded_from_the_right_codes():
+    """Prior draws, means of the last images, and great circles between two means."""
+    rng = torch.Generator().manual_seed(2)
+    spy, images = Spy(rng), torch.rand(290, 1, 28, 28, generator=rng).round()
+    sheets, (draws, mu, paths) = sheets_of(spy, images)
     assert [tuple(s.shape) for _, s in sheets] == [(224, 224), (56, 280), (84, 252)]
-    torch.testing.assert_close(seen["encode"], images[-10:].flatten(1))
-    torch.testing.assert_close(sheets[1][1][:28], figures.tiled(images[-10:].flatten(1), 10))
-    draws, mu, paths = seen["decode"].split([64, 10, 27])
+    last = images[-10:].flatten(1)
+    torch.testing.assert_close(spy.seen["encode"], last)
+    torch.testing.assert_close(sheets[1][1][:28], figures.tiled(last, 10))
     assert abs(float(draws.mean())) < 6 / math.sqrt(draws.numel())
     assert abs(float(draws.var()) - 1) < 6 * math.sqrt(2 / draws.numel())
     assert float(mu.var()) > 50
     for path, (i, j) in zip(paths.split(9), ((0, 1), (2, 4), (3, 8))):
-        torch.testing.assert_close(path[0], mu[i])
-        torch.testing.assert_close(path[-1], mu[j])
+        torch.testing.assert_close(path[[0, -1]], mu[[i, j]])
         assert float(path.norm(dim=-1).min()) > 0.9 * float(min(mu[i].norm(), mu[j].norm()))
 
 
