@@ -92,3 +92,5 @@ def test_root():
     low = _draw(4, 2) @ _draw(2, 4)
     low = low @ low.T
     torch.testing.assert_close(psd_root(low) @ psd_root(low), low, rtol=1e-9, atol=1e-9)
+    rounded = torch.diag(torch.tensor([4.0, -1e-17]).double())  # an eigenvalue just below zero
+    torch.testing.assert_close(psd_root(rounded), torch.diag(torch.tensor([2.0, 0.0]).double()))
