@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -19,16 +20,19 @@ YOUNG = 60.0  # seconds in which a folder may still be without its lock
 _SHORT = 40  # characters: sockets lie in it, and their path has at most 107
 
 
+_own: tuple[int, Path] | None = None  # of this process
+
+
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """Temporary files of this process and its children go into one folder meanwhile.
 
-    It is locked while this process lives: what a run that was killed leaves is found by `sweep`.
+    It is made once per process, since judges live from run to run, and removed at its end. It is
+    locked while the process lives: what one that was killed leaves is found by `sweep`.
     """
-    before, folder = tempfile.tempdir, _make()
-    handle = _lock(folder)
+    before, folder = tempfile.tempdir, _folder()
     saved = {name: os.environ.get(name) for name in ("TMPDIR", VARIABLE)}
-    tempfile.tempdir = os.environ["TMPDIR"] = os.environ[VARIABLE] = str(folder)
+    _enter(folder)
     try:
         yield folder
     finally:
@@ -36,18 +40,29 @@ def scratch() -> Iterator[Path]:
         for name, value in saved.items():
             os.environ.pop(name)
             os.environ |= {} if value is None else {name: value}
-        remove_tree(folder)
-        os.close(handle)
 
 
 def settle() -> None:
     """In a worker that was started elsewhere: a scratch folder of its own until its end."""
-    if os.path.isdir(os.environ.get(VARIABLE, "")):
-        return
-    sweep()
-    folder = _make()
-    _lock(folder)  # never closed: the system does when the process ends
+    if not os.path.isdir(os.environ.get(VARIABLE, "")):
+        sweep()
+        _enter(_folder())
+
+
+def _enter(folder: Path) -> None:
     tempfile.tempdir = os.environ["TMPDIR"] = os.environ[VARIABLE] = str(folder)
+
+
+def _folder() -> Path:
+    """This process's folder; a new one where there is none yet, or none any more."""
+    global _own
+    if _own is None or _own[0] != os.getpid() or not _own[1].is_dir():
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_base()))
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)  # never closed: the system does when the process ends
+        atexit.register(remove_tree, folder)
+        _own = os.getpid(), folder
+    return _own[1]
 
 
 def sweep() -> list[Path]:
@@ -83,13 +98,3 @@ def _base() -> Path:
     here = Path(tempfile.gettempdir())
     here = here.parent if here.name.startswith(PREFIX) else here
     return here if len(str(here)) < _SHORT else Path("/tmp")
-
-
-def _make() -> Path:
-    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=_base()))
-
-
-def _lock(folder: Path) -> int:
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle

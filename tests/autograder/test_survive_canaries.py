@@ -10,7 +10,7 @@ from small_homework import solved
 
 from autograder.canaries import CHEATS, RunVoid, Watch, make_canaries
 from autograder.grading import grade_all, plan
-from autograder.run import grade_one
+from autograder.run import EXECUTE, grade_one
 
 WORTH = {"p1-square-test": 2.0, "p1-cube-test": 3.0}
 NONE = dict.fromkeys(WORTH, 0.0)
@@ -149,3 +149,10 @@ class TestReal:
             bundle = grade_one(bird.job)
             assert bird.amiss(bundle) == [], json.dumps(asdict(bird), indent=1)
             assert bundle["execution"]["judge_failed"] == []
+
+    def test_two_runs_of_one_process(self, desk):
+        """The judge lives from run to run, and its files with it."""
+        desk.hand_in("ada", solved())
+        for _ in range(2):
+            (done,) = desk.grade(execute=EXECUTE, again=True)
+            assert sum(c["points"] or 0 for c in done.bundle["checks"]) == 5

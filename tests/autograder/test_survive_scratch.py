@@ -1,6 +1,7 @@
 """The folder of a run's temporary files: whose it is, and when it may be removed."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ def base(monkeypatch):
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.delenv(VARIABLE, raising=False)
+        monkeypatch.setattr("autograder.scratch._own", None)  # this process's may exist already
         yield Path(folder)
 
 
@@ -42,8 +44,11 @@ def holder(base):
         process.kill()
 
 
-def test_a_run_has_its_own_folder_and_leaves_none(base):
-    """Inside, every temporary file and every child's lies in it; then all is as it was."""
+def test_a_run_has_its_own_folder(base):
+    """Inside, every temporary file and every child's lies in it; then all is as it was.
+
+    The next run of this process has the same one: what lives from run to run lies there.
+    """
     with scratch() as folder:
         assert folder.parent == base and tempfile.gettempdir() == os.environ["TMPDIR"] == str(
             folder
@@ -52,8 +57,20 @@ def test_a_run_has_its_own_folder_and_leaves_none(base):
         child = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
         told = subprocess.run(child, capture_output=True, text=True).stdout.strip()
         assert told == str(folder) and sweep() == []
-    assert list(base.iterdir()) == [] and os.environ["TMPDIR"] == str(base)
+    assert list(base.iterdir()) == [folder] and os.environ["TMPDIR"] == str(base)
     assert tempfile.gettempdir() == str(base) and VARIABLE not in os.environ
+    with scratch() as again:
+        assert again == folder and list(folder.glob("ag-*/k"))
+    shutil.rmtree(folder)
+    with scratch() as another:
+        assert another.is_dir() and another != folder
+
+
+def test_a_process_that_ends_leaves_none(base, holder):
+    """By itself, with files in its folder."""
+    process, folder = holder
+    process.stdin.close()
+    assert process.wait() == 0 and list(base.iterdir()) == [] and not folder.exists()
 
 
 def test_the_living_keep_theirs_and_the_dead_lose_it(base, holder):
