@@ -76,7 +76,7 @@ draw_family_tree(ax_tree, 4);
 
 # %% [markdown]
 # ## Recap: flows
-# {{ summary 3 pending }}
+# {{ summary 3 }}
 #
 # <details><summary><b>Notation of the course</b> (open when a symbol is new)</summary>
 #
