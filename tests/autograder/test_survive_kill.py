@@ -160,6 +160,28 @@ def test_a_command_killed_by_force_leaves_nothing_and_the_next_goes_on(
     assert state(desk) == before
 
 
+def marked_class(desk):
+    """Graded, every essay marked; then one of them handed in again with another essay."""
+    hand_in_all(desk)
+    desk.grade()
+    for student in STUDENTS:
+        desk.mark("p1-essay", 2.5, student)
+    changed = solved()
+    cell_of(changed, "p1-essay").source = "It squares; I have thought again."
+    desk.hand_in("ada", changed, days_late=-0.5)
+
+
+def struck(process, lines, rng, temporary):
+    """Kill the command or a worker, then the command, after so many lines; 0: in the start."""
+    for _ in range(lines):
+        assert process.stdout.readline().startswith(("done", "told"))
+    time.sleep(rng.uniform(0, 2.5 if lines else 12))
+    os.kill(rng.choice([process.pid, *workers(temporary)]), signal.SIGKILL)
+    time.sleep(rng.uniform(0, 2))
+    process.kill()
+    process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(3))
@@ -169,26 +191,11 @@ def test_killed_at_random_moments(desk, start, temporary, seed):
     The oracle is the same class regraded without a kill.
     """
     rng = random.Random(seed)
-    hand_in_all(desk)
-    desk.grade()
-    for student in STUDENTS:
-        desk.mark("p1-essay", 2.5, student)
-    changed = solved()
-    cell_of(changed, "p1-essay").source = "It squares; I have thought again."
-    desk.hand_in("ada", changed, days_late=-0.5)
+    marked_class(desk)
     twin = desk.root.with_name("twin")
     shutil.copytree(desk.root, twin)
-    for lines in rng.sample(range(4), 3):  # results before the kill; none: anywhere in the start
-        process = start(again="yes")
-        for _ in range(lines):
-            assert process.stdout.readline().startswith(("done", "told"))
-        time.sleep(rng.uniform(0, 2.5 if lines else 12))
-        victims = [process.pid, *workers(temporary)]
-        victim = rng.choice(victims)
-        os.kill(victim, signal.SIGKILL)
-        time.sleep(rng.uniform(0, 2))
-        process.kill()
-        process.wait()
+    for lines in rng.sample(range(4), 3):
+        struck(start(again="yes"), lines, rng, temporary)
         assert ended(temporary) == {}
     out, _ = start(execute="calm.CalmExecute", again="yes").communicate(timeout=300)
     assert out.count("done") == len(STUDENTS) and list(temporary.iterdir()) == [], out
