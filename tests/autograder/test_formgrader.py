@@ -33,6 +33,8 @@ EVIL = f"""# **Bold** title $x^2$
 
 $\\href{{javascript:window.HIT=1}}{{formula}}$ and $\\unicode<img src=x onerror=window.HIT=1>$
 """
+READY = """typeof formgrader !== "undefined" && formgrader.grades && formgrader.grades.loaded
+&& formgrader.comments && formgrader.comments.loaded"""
 NAMES = Roster(
     [Student("ada", f"<img src=x onerror='{RAISE}'>", 'A"da<script>window.HIT=1</script>')]
 )
@@ -85,7 +87,7 @@ def submission_page(browser, address, base):
     page.click("#toggle_names")
     page.click("td.name a.name-shown")
     page.wait_for_selector("input#p1-essay")
-    page.wait_for_function("formgrader.grades.loaded && formgrader.comments.loaded")
+    page.wait_for_function(READY)
     return watched
 
 
@@ -114,7 +116,7 @@ def test_a_mark_and_a_comment_entered_in_the_browser_reach_gradebook_and_feedbac
         assert watched.hit() is None and watched.dialogs == [] and watched.foreign(base) == []
         assert page.locator("#notebook-container strong").first.inner_text() == "Bold"
         page.reload()
-        page.wait_for_function("formgrader.grades.loaded && formgrader.comments.loaded")
+        page.wait_for_function(READY)
         assert page.input_value("input#p1-essay") == "2.5"
         check_feedback(desk, browser)
     assert desk.row().manual == 2.5 and "p1-essay" not in desk.waits()
