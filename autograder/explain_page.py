@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from autograder.explain import Check, Explanation
@@ -52,7 +53,13 @@ def explanation_text(e: Explanation, width: int = 100) -> str:
     for title, part in (("What happened in the run", e.happened), ("To look at", e.look_at)):
         lines += ["", title, *(f"  {line}" for line in part)] if part else []
     lines += ["", "Record", *(f"  {key}: {value}" for key, value in e.record)]
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines) + "\n")
+
+
+def visible(text: str) -> str:
+    """The text without signs that steer a terminal or cannot be written in UTF-8."""
+    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _check_lines(check: Check, width: int) -> list[str]:

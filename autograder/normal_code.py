@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 N = 5  # tokens in one fragment
+MOST_LINES = 1_000  # statements of one answer: comparing takes the square of it
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,22 @@ class _Plain(ast.NodeTransformer):
 def normal_lines(source: str) -> list[Line]:
     """The statements of a source in normal form, in order; heads of functions and texts left out.
 
-    A source that is no Python comes line by line, blanks and comments taken out.
+    A source that is no Python, or nested too deep, comes line by line, blanks and comments taken
+    out. At most MOST_LINES are read.
     """
     try:
-        tree = ast.parse(source)
+        found = _statements(ast.parse(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return _raw_lines(source)
+        found = _raw_lines(source)
+    return sorted(found, key=lambda line: line.first)[:MOST_LINES]
+
+
+def _statements(tree: ast.Module) -> list[Line]:
     plain, found = _Plain(_bound(tree)), []
     for node in ast.walk(tree):
         if isinstance(node, ast.stmt) and not _silent(node):
             found.append(_line(node, plain))
-    return sorted(found, key=lambda line: line.first)
+    return found
 
 
 def _bound(tree: ast.Module) -> set[str]:
@@ -75,7 +81,7 @@ def _silent(node: ast.stmt) -> bool:
 
 
 def _line(node: ast.stmt, plain: _Plain) -> Line:
-    head, last = copy.deepcopy(node), node.end_lineno or node.lineno
+    head, last = copy.copy(node), node.end_lineno or node.lineno
     if hasattr(head, "body"):
         last = max(node.lineno, node.body[0].lineno - 1)
         head.body = [ast.Pass()]

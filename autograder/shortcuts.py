@@ -140,10 +140,9 @@ def used_names(source: str, known: dict[str, str] | None = None) -> list[tuple[s
 
 
 def _dotted(node: ast.AST) -> str:
-    """a.b.c of an attribute or a name; empty for anything else."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        inner = _dotted(node.value)
-        return f"{inner}.{node.attr}" if inner else ""
-    return ""
+    """a.b.c of an attribute or a name; empty for anything else and for over 20 parts."""
+    parts = []
+    while isinstance(node, ast.Attribute) and len(parts) < 20:
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""

@@ -96,8 +96,9 @@ def compare(works: list[Work], released: set[str], at_least: float = 0.5) -> Lik
     usual, step = _usual(scores)
     pairs = []
     for (i, a), (j, b) in combinations(enumerate(features), 2):
-        shared, score = rare[a] & rare[b], float(scores[i, j])
-        if score >= max(at_least, usual + OUT * step) and len(shared) >= LEAST:
+        score = float(scores[i, j])
+        shared = rare[a] & rare[b] if score >= max(at_least, usual + OUT * step) else ()
+        if len(shared) >= LEAST:
             tasks = Counter(f.split("\0")[0] for f in shared)
             pairs.append(Pair(a, b, score, len(shared), dict(tasks.most_common())))
     pairs.sort(key=lambda pair: -pair.score)

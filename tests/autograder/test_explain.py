@@ -13,7 +13,7 @@ from small_homework import cell_of, solved
 from autograder.commands_results import explain as explain_command
 from autograder.errors import CourseError
 from autograder.explain import explain
-from autograder.explain_page import explanation_page, explanation_text
+from autograder.explain_page import explanation_page, explanation_text, visible
 from autograder.explain_words import note_in_words, what_it_checks
 from autograder.nbg import gradebook
 
@@ -260,6 +260,16 @@ def test_the_command_on_a_graded_submission(desk, root, place, capsys):
     )
     page = (place.root / "explain" / NAME / "ada.html").read_text()
     assert "hidden check: cube at hidden points" in page and "cube(4)" not in page
+
+
+def test_a_message_cannot_steer_the_terminal(context, capsys):
+    """Escape sequences, half characters, rich's own markup: shown as signs."""
+    message = "CheckFailed: \x1b]0;title\x07\x1b[2J [bold]x[/bold]\r"
+    put(context, "ada", [check("p1-square-test", 0.0, message=message)])
+    explain_command(NAME, "ada", html=True, context=context)
+    out = capsys.readouterr().out
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", out) and "[bold]x[/bold]" in out
+    assert visible("a\ud800\x9b\nb") == "a?\N{REPLACEMENT CHARACTER}\nb"
 
 
 @pytest.mark.browser

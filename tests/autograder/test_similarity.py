@@ -58,6 +58,21 @@ def test_source_that_is_no_python_comes_by_line():
     assert normal("def f(:\n    a  = 1 # x\n\n") == ["def f(:", "a = 1"]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = " + "+".join(["1"] * 3_000),
+        "x = " + "-" * 3_000 + "1",
+        "x" + ".a" * 3_000,
+        "x\n" * 9_000,
+    ],
+)
+def test_sources_made_to_break_the_reader_are_read(source):
+    """Sums, signs and attributes nested without end, thousands of lines."""
+    assert 1 <= len(normal_lines(source)) <= 1_000
+    assert all(len(name.split(".")) <= 21 for name, _ in used_names(source))
+
+
 def test_lines_know_where_they_stand():
     """A statement over several lines, the head of a loop alone."""
     lines = normal_lines(
