@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from autograder.cli_results import add_commands
+from autograder.cli_stock import add_stock
 from autograder.commands_marking import add_marking
-from autograder.commands_stock import add_stock
 from autograder.errors import CourseError, mendable
 
 app = typer.Typer(

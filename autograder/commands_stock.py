@@ -4,42 +4,30 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
+from autograder.context import make_context, must_guard
 from autograder.errors import CourseError
-
-
-def add_stock(app: typer.Typer, run: Callable[..., None]) -> None:
-    """Register the command; `run("module.function")` does its work."""
-
-    @app.command()
-    def cheats() -> None:
-        """Try what gets full marks from stock nbgrader without a solution, there and here.
-
-        Hands seven hostile submissions of a small homework in to stock nbgrader (whole inside
-        bubblewrap, on a throwaway course, without network) and to this autograder, and prints what
-        came of each. About a minute. Exit code 2 if one fails there or works here.
-        """
-        run("commands_stock.show_cheats")
+from autograder.report import console
+from autograder.stock.trial import Row, run_trial
 
 
 def show_cheats(folder: Path | None = None) -> None:
     """Run the trial and print its table; CourseError when a line is not as it should be."""
-    from autograder.context import make_context, must_guard
-    from autograder.report import console
-    from autograder.stock.trial import run_trial
-
     context = make_context()
     must_guard()
     with tempfile.TemporaryDirectory(prefix="ag-cheats-") as scratch:
-        rows = run_trial(context.root, folder or Path(scratch))
+        try:
+            rows = run_trial(context.root, folder or Path(scratch))
+        except RuntimeError as error:
+            mend = "give `autograder doctor`; the lines above come from nbgrader"
+            raise CourseError("both graders to run here", str(error), mend) from None
     console().print(_table(rows))
     path = context.build / "cheats.json"
     path.parent.mkdir(exist_ok=True)
@@ -53,7 +41,7 @@ def show_cheats(folder: Path | None = None) -> None:
         )
 
 
-def _table(rows: Sequence) -> Table:
+def _table(rows: Sequence[Row]) -> Table:
     title = "Handed in without a solution, to stock nbgrader (in a box of its own) and to us"
     table = Table(title=title, title_justify="left")
     for head in ("what it does", f"stock nbgrader {version('nbgrader')}", "here", ""):

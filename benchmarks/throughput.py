@@ -40,12 +40,12 @@ def main() -> None:
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("set OMP_NUM_THREADS=1: both sides are measured on one thread a process")
     result = {"command": " ".join(["benchmarks/throughput.py", *sys.argv[1:]]), **machine()}
-    parts = {"side_by_side": args.students, "weights": args.weights, "growth": args.growth}
-    for name, size in parts.items():
-        if size and size != [0]:
+    wanted = ((side_by_side, args.students), (weights, args.weights), (growth, any(args.growth)))
+    for part, size in wanted:
+        if size:
             with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-                result[name] = globals()[name](args, Path(folder))
-            print(json.dumps({name: result[name]}, indent=1), flush=True)
+                result[part.__name__] = part(args, Path(folder))
+            print(json.dumps({part.__name__: result[part.__name__]}, indent=1), flush=True)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(result, indent=1) + "\n")
     check(result)
@@ -110,7 +110,7 @@ def weights(args: argparse.Namespace, folder: Path) -> dict:
     release = find_release(ROOT / "build", args.homework)
     own = ROOT / args.homework / "verify" / "weights"
     place = throwaway_course(ROOT, folder, release)
-    hand_in(folder, args.homework, make_crowd(release, Path(), args.weights), own)
+    hand_in(folder, args.homework, make_crowd(release, folder / "no changes", args.weights), own)
     grade(argparse.Namespace(homework=args.homework, workers=1), folder)
     cells = read_notebook(release.source).cells
     tests = {grade_id(c) for c in cells if c.metadata.get("course", {}).get("weights")}
@@ -137,6 +137,10 @@ def growth(args: argparse.Namespace, folder: Path) -> list[dict]:
             }
         )
         print(rows[-1], flush=True)
+    for before, row in zip(rows, rows[1:]):  # without what every run costs: start and canaries
+        more = row["students"] - before["students"]
+        extra = (row["seconds"] - before["seconds"]) / max(1, more)
+        row["seconds_per_further_submission"] = round(extra, 2)
     return rows
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from boxed import needs_sandbox
 
+from autograder import commands_stock
+from autograder.errors import CourseError
 from autograder.stock.box import StockCourse
 from autograder.stock.cheats import CHEATS, LEAK, SCRIPT
 from autograder.stock.small import AUTOMATIC, HIDDEN_INPUT, master, released, write_small
@@ -56,6 +58,39 @@ def test_part_of_the_points_here_is_too_much_and_there_too_little():
     full, part = GAINED["points"], Seen(3, 3, "")
     assert not _row(CHEATS[0], full, part).as_claimed
     assert not _row(CHEATS[0], part, NOTHING).as_claimed
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys, root):
+    """The command on made-up rows: what it prints, and its error."""
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(commands_stock, "must_guard", lambda: None)
+
+    def show(result):
+        monkeypatch.setattr(commands_stock, "run_trial", lambda *_: result())
+        try:
+            commands_stock.show_cheats()
+        except CourseError as error:
+            return capsys.readouterr().out, str(error)
+        return capsys.readouterr().out, ""
+
+    return show
+
+
+def test_the_command_prints_every_line_and_fails_on_one_that_is_not_so(shown, root):
+    good = [_row(cheat, GAINED[cheat.aim], NOTHING) for cheat in CHEATS]
+    out, error = shown(lambda: good)
+    assert error == "" and all(row.what[:16] in out for row in good)
+    assert len(json.loads((root / "build/cheats.json").read_text())) == len(CHEATS)
+    bad = [*good[1:], _row(CHEATS[0], NOTHING, NOTHING)]
+    assert CHEATS[0].what in shown(lambda: bad)[1]
+
+
+def test_a_box_in_which_nothing_runs_is_a_message(shown):
+    def fall():
+        raise RuntimeError("stock nbgrader autograde failed")
+
+    assert "autograde failed" in shown(fall)[1]
 
 
 def test_no_cheat_holds_a_solution():
