@@ -51,15 +51,15 @@ plt.rcParams["figure.dpi"] = 70
 
 # %% tags=["parameters"]
 SEED = 0
-LIVE_STEPS = 20  # steps run here of the models that are then loaded; smoke: 2
+LIVE_STEPS = 20  # steps run here of the models that are then loaded; smoke: 1
 PLANE_STEPS = 2000  # of a RealNVP or MAF in the plane; smoke: 10
 CNF_STEPS = 1200  # of a continuous flow in the plane; smoke: 2
 GLOW_STEPS = 2000  # of the MNIST model; smoke: 2
-SHORT_STEPS = 500  # of the models that are trained here from start to end; smoke: 6
-N_EVAL = 2000  # held-out points per law and test digits that are scored; smoke: 60
-DRAWS = 100_000  # Monte-Carlo draws in statistical claims; smoke: 20000
-GRID = 101  # points per axis of a drawn density; smoke: 15
-FRAMES = 41  # frames of an animation; smoke: 4
+SHORT_STEPS = 500  # of the models that are trained here from start to end; smoke: 4
+N_EVAL = 2000  # held-out points per law and test digits that are scored; smoke: 40
+DRAWS = 100_000  # Monte-Carlo draws in statistical claims; smoke: 4000
+GRID = 101  # points per axis of a drawn density; smoke: 9
+FRAMES = 41  # frames of an animation; smoke: 3
 TRAIN_ALL = False  # True: train the 27 flows of the plane and the MNIST model in full (18 minutes on one CPU thread)
 SLIDERS = False  # True: live sliders (needs ipywidgets and a running kernel)
 
