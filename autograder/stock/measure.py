@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from autograder.engine import cores
-from autograder.sandbox.limits import memory_of, tree
+from autograder.sandbox.limits import tree
 
-EVERY = 0.5  # seconds between two looks
+EVERY = 1.0  # seconds between two looks
 
 
 @dataclass(frozen=True)
 class Measured:
     """status; seconds of wall clock; most bytes of the process itself and of all below it.
 
-    Pages that forks share are counted for each of them: `all` is an upper bound.
+    A page that several processes share counts once, in equal parts; pages of files do not count.
     """
 
     status: int
@@ -37,13 +38,22 @@ def run_measured(command: Sequence[str], log: Path, **options: Any) -> Measured:
     with open(log, "wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **options)
         while process.poll() is None:
-            own = max(own, memory_of([process.pid]))
-            most = max(most, memory_of(tree(process.pid)))
+            own = max(own, sum(held([process.pid])))
+            most = max(most, sum(held(tree(process.pid))))
             try:
                 process.wait(EVERY)
             except subprocess.TimeoutExpired:
                 continue
     return Measured(process.returncode, time.monotonic() - begin, own, most)
+
+
+def held(pids: Iterable[int]) -> Iterator[int]:
+    """Bytes of each process's own memory, its part of shared pages; those that end give none."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                    yield 1024 * int(line.split()[1])
 
 
 def machine() -> dict[str, Any]:

@@ -89,10 +89,10 @@ def test_a_cut_homework_is_a_release_of_its_own(release, tmp_path):
 
 
 def test_time_memory_and_output_of_a_command(tmp_path):
-    source = "import time; x = bytearray(90 << 20); time.sleep(1.5); print('said'); exit(3)"
+    source = "import time; x = bytearray(90 << 20); time.sleep(3); print('said'); exit(3)"
     done = run_measured(["python", "-c", source], tmp_path / "log")
     assert done.status == 3 and (tmp_path / "log").read_text() == "said\n"
-    assert done.seconds >= 1.5 and 90 << 20 < done.own <= done.all < 300 << 20
+    assert done.seconds >= 3 and 90 << 20 < done.own <= done.all < 300 << 20
 
 
 def test_the_machine_is_described_without_names(tmp_path):
