@@ -136,7 +136,8 @@ def late_in_words(homework: Homework, rule: LateRule, seconds: float) -> list[st
     if seconds <= 0 or homework.deadline is None:
         return []
     deadline = f"{homework.deadline:%d %B %Y %H:%M %Z}"
-    said = f"handed in {seconds / 3600:.1f} h after the deadline, {deadline}"
+    after = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(1, seconds / 60):.0f} min"
+    said = f"handed in {after} after the deadline, {deadline}"
     share = rule.share(seconds)
     if not share:
         return [f"{said}; within the {rule.grace_hours:g} h of grace: nothing is lost"]
