@@ -99,15 +99,15 @@ def _decide(
     marks: tuple[Mark, ...], cell: Grade | Comment, overwrite: bool, result: Merged
 ) -> None:
     """Enter one value's fate: written, the same, or a conflict."""
-    mark, now = marks[0], _now(marks[0].field, cell)
-    if len(marks) == 1 and now == mark.value:
+    now = _now(marks[0].field, cell)
+    others = tuple(mark for mark in marks if mark.value != now)
+    if not others:
         result.same += 1
-    elif len(marks) == 1 and (now is None or overwrite):
-        result.written.append((mark, now))
+    elif len(others) == 1 and (now is None or overwrite):
+        result.written.append((others[0], now))
     else:
-        ours = () if now is None else (replace(mark, value=now, answer="", marker=OURS),)
-        others = tuple(m for m in marks if m.value != now)
-        result.conflicts.append(Conflict(mark.key, ours + others))
+        ours = () if now is None else (replace(others[0], value=now, answer="", marker=OURS),)
+        result.conflicts.append(Conflict(others[0].key, ours + others))
 
 
 def _now(name: str, cell: Grade | Comment) -> Value | None:

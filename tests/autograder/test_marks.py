@@ -85,6 +85,9 @@ def test_what_differs_is_listed_and_not_written(class_of_two):
     }
     plot, essay = ("ada", "p1-plot", "score"), ("max", "p1-essay", "score")
     assert values(desk) == {plot: 1, essay: 1}
+    again = merge(desk, one.place.root, two.place.root, overwrite=True)
+    assert [m.value for m, _ in again.written] == [2], "one's copy of the class's mark is no word"
+    assert values(desk)[plot] == 2 and len(again.conflicts) == 1
 
 
 def test_an_overwritten_mark_is_told_and_kept_in_the_history(class_of_two, capsys):
