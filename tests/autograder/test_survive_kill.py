@@ -66,7 +66,8 @@ def start(desk, temporary, tmp_path):
 
     def call(execute=SLOW, workers=2, again=""):
         words = [sys.executable, str(script), str(desk.root), str(workers), execute, again]
-        env = os.environ | {"PYTHONPATH": str(HERE), "TMPDIR": str(temporary)}
+        paths = f"{HERE}:{HERE.parents[1]}"  # of the very tree that this test is in
+        env = os.environ | {"PYTHONPATH": paths, "TMPDIR": str(temporary)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         process = subprocess.Popen(words, env=env, cwd=HERE, **pipes)
         begun.append(process)
