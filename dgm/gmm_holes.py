@@ -101,9 +101,9 @@ def hole_em_step(
 def draw_holes(x: Tensor, seen: Tensor, theta: GMM, u: Tensor, eps: Tensor) -> Tensor:
     """Rows with their holes filled by draws from p(x_hole | x_seen), as a function of noise.
 
-    x (N, D), NaN in the holes; seen (D,) bool; u (N,) uniform chooses the label, in the order 0, 1,
-    ..., and eps (N, H) standard normal the H hidden numbers, through the lower Cholesky factor.
-    Returns (N, D).
+    x (N, D), NaN in the holes; seen (D,) bool; u (N,), uniform in [0, 1], chooses the label: the
+    first whose cumulative probability reaches u; eps (N, H), standard normal, the H hidden numbers,
+    through the lower Cholesky factor. Returns (N, D).
     """
     r, filled = seen_log_joint(x, seen, theta).softmax(1), fill_holes(x, seen, theta)
     z = (r.cumsum(1) < u[:, None]).sum(1).clamp(max=len(theta.mu) - 1)  # the quantile of the label

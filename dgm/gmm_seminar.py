@@ -58,8 +58,8 @@ def mixture_quantile(u: Tensor, pi: Tensor, mu: Tensor, sigma: Tensor, steps: in
 def kl_terms(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Terms whose mean over x ~ p is KL(p || q), each of them >= 0, also after rounding.
 
-    log_p, log_q (N,): log-densities at draws of p, nats. Returns (N,). With u = q / p a term is
-    u - 1 - log u, and Gibbs' inequality is what says that it is not negative.
+    log_p, log_q (N,): log-densities at draws of p, nats. Returns (N,). With w = q / p a term is
+    w - 1 - log w, and Gibbs' inequality is what says that it is not negative.
     """
     d = log_q - log_p
     return d.expm1() - d

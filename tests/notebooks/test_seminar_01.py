@@ -66,7 +66,7 @@ WRONG = [
     ("draw_holes", "(L[z] @", "(L[z].mT @", "factor is transposed"),
     ("draw_holes", ".softmax(1), fill", ".softmax(1) * 0 + theta.log_pi.exp(), fill", "from pi"),
     ("draw_holes", "torch.linalg.cholesky(", "(", "in place of its root"),
-    ("draw_holes", ".clamp(max=len(theta.mu) - 1)", "", "out of bounds|clamp the index"),
+    ("draw_holes", ".clamp(max=len(theta.mu) - 1)", "", "clamp the index"),
     ("draw_holes", "(L[z] @", "(0 * L[z] @", "noise is not used"),
 ]
 
@@ -120,7 +120,7 @@ def test_the_solution_passes(name):
 
 @pytest.mark.parametrize("name, old, new, words", WRONG)
 def test_a_wrong_answer_is_told_what_is_wrong(name, old, new, words):
-    with pytest.raises((CheckFailed, IndexError), match=words):
+    with pytest.raises(CheckFailed, match=words):
         check(name, answer(name, old, new))
 
 
