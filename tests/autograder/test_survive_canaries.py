@@ -102,6 +102,17 @@ def test_a_broken_judge_makes_the_run_void(jobs, run, desk, monkeypatch, points,
     assert not desk.row("ada").graded
 
 
+def test_a_result_that_comes_before_the_verdict_waits(jobs, run, desk, monkeypatch):
+    """The student's result first, the canaries after it: nothing of it is published."""
+    before = everything(desk.place.root)
+    wrong_judge(monkeypatch, lambda job, check: check["max_points"])
+    backwards = lambda jobs, work, engine: (work(job) for job in reversed(jobs))
+    monkeypatch.setattr("autograder.grading.run_jobs", backwards)
+    with pytest.raises(RunVoid):
+        run(jobs)
+    assert everything(desk.place.root) == before
+
+
 def test_a_void_run_takes_no_published_grade_away(jobs, run, desk, monkeypatch):
     """Graded before, then --again with a broken judge: all is as it was."""
     run(jobs)
