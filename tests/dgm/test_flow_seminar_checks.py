@@ -1,0 +1,194 @@
+"""The check cells of seminar 3: silent on the right answers, in words on the usual wrong ones.
+
+They are taken from the seminar's source and run as a student runs them, in a name space with the
+set-up, the knobs and the helpers.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dgm import flow_ridge
+from dgm import flow_seminar as ours
+from dgm.checks import CheckFailed
+from dgm.flows import base_log_prob
+from dgm.ode import rk4_step
+
+CELLS = (Path(__file__).parents[2] / "seminars/03_normalizing_flows.py").read_text()
+CELLS = [cell.partition("\n")[2] for cell in CELLS.split("\n# %%")]
+START = "# @title Check of task "
+CHECKS = {c.removeprefix(START).split(":")[0]: c for c in CELLS if c.startswith(START)}
+NEEDED = ("# @title Set-up", "SEED = ", "rng = torch.Generator()")  # how these cells begin
+ANSWERS = ("from dgm.flow_seminar import *", "from dgm.flow_ridge import *")
+
+
+@pytest.fixture(scope="module")
+def opening() -> dict:
+    """What stands before the first task, and the right answers."""
+    names: dict = {}
+    for cell in (*(c for c in CELLS if c.startswith(NEEDED)), *ANSWERS):
+        exec(cell, names)
+    return names
+
+
+def test_every_task_has_a_check():
+    assert list(CHECKS) == [str(n) for n in range(1, 11)]
+
+
+@pytest.mark.parametrize("task", CHECKS)
+def test_the_answer_passes(task, opening):
+    exec(CHECKS[task], dict(opening))
+
+
+def spoilt(name: str, change: Callable) -> dict:
+    """The right function `name`, its result changed: change(result, *arguments)."""
+    right = getattr(ours, name, None) or getattr(flow_ridge, name)
+    return {name: lambda *args: change(right(*args), *args)}
+
+
+def field(name: str, key: str, change: Callable) -> dict:
+    """The right function `name`, one field of its result replaced: change(result, *arguments)."""
+    return spoilt(name, lambda r, *args: r._replace(**{key: change(r, *args)}))
+
+
+def bent(repair: Callable) -> dict:
+    """planar_map with v = repair(u, w, w.u)."""
+
+    def wrong(z, w, u, b):
+        v, h = repair(u, w, w @ u), (z @ w + b).tanh()
+        return ours.Moved(z + h[:, None] * v, (1 + (1 - h**2) * (w @ v)).abs().log())
+
+    return {"planar_map": wrong}
+
+
+def walk(sign: float = -1, add: Callable = lambda old, h, div: old + h * div, vjp: bool = True):
+    """ode_log_prob by midpoints: sign of the step, how the divergence is kept, which product."""
+
+    def wrong(f, x, eps, n):
+        n, total = 100 * n, 0 * x[:, 0]
+        for k in range(n):
+            t = 1 - (k + 0.5) / n
+            half = x + sign * 0.5 / n * f(1 - k / n, x)
+            y = half.detach().requires_grad_()
+            v = f(t, y)
+            row = torch.autograd.grad(v, y, eps)[0] if vjp else v.detach()
+            total = add(total, 1 / n, (row * eps).sum(1))
+            x = x + sign / n * v.detach()
+        return base_log_prob(x) - total
+
+    return {"ode_log_prob": wrong}
+
+
+def overwritten(scale: Callable) -> dict:
+    """ode_log_prob that keeps the divergence of its last step, times scale(n)."""
+
+    def wrong(f, x, eps, n):
+        for k in range(n):
+            y = x.detach().requires_grad_()
+            div = (torch.autograd.grad(f(1 - k / n, y), y, eps)[0] * eps).sum(1)
+            x = rk4_step(f, 1 - k / n, x, -1 / n)
+        return base_log_prob(x) - scale(n) * div
+
+    return {"ode_log_prob": wrong}
+
+
+def euler(f, x, eps, n):
+    """ode_log_prob with Euler steps."""
+    total = 0 * x[:, 0]
+    for k in range(n):
+        y = x.detach().requires_grad_()
+        v = f(1 - k / n, y)
+        total = total + (torch.autograd.grad(v, y, eps)[0] * eps).sum(1) / n
+        x = x - v.detach() / n
+    return base_log_prob(x) - total
+
+
+def clipped(x, a, b):
+    """knot_map without a clamp: the last knot falls off."""
+    k = torch.searchsorted(a, x, right=True) - 1
+    slope = torch.cat([b.diff() / a.diff(), torch.full((1,), math.nan)])[k]
+    return ours.Moved(b[k] + slope * (x - a[k]), slope.log())
+
+
+def bits(mean: Callable, scale: float = 1.0) -> dict:
+    """grey_bits with another mean over the draws, log-densities times `scale`."""
+
+    def wrong(log_prob, k, u, levels):
+        S, B, D = u.shape
+        log_p = log_prob(((k + u) / levels).reshape(-1, D)).reshape(S, B)
+        return math.log2(levels) - scale * mean(log_p) / (D * math.log(2))
+
+    return {"grey_bits": wrong}
+
+
+def restart(z, net, n):
+    """Sweeps that scale the old x."""
+    path = [torch.zeros_like(z)]
+    for _ in range(n):
+        s, t = net(path[-1])
+        path.append(path[-1] * s.exp() + t)
+    return torch.stack(path)
+
+
+soft = lambda a: F.softplus(a) - 1 - a
+again = lambda z, w: ours.lu_inverse(z[:, w.order][:, w.order], w)
+shears = lambda a: torch.tensor([math.tan(a / 2), -math.sin(a), math.tan(a / 2)]).double()
+flat = lambda r, t, x, W, U, *_: (U @ W).trace().expand(len(x))
+late = lambda t, *args: flow_ridge.ridge_speed(1.0, *args)
+no_sigma = lambda r, x, mu, sigma: r.log_prob + math.log(sigma)
+steep = lambda left, width, lip: ours.least_bridge(left, width, 1 / lip)
+no_scale = lambda r, p, k, u, levels: r - math.log2(levels)
+exp_mean = lambda p: p.exp().mean(0).log()
+lap = lambda r, x, *_: r.score * x * (1 - x)
+best = lambda r, left, width, lip: torch.full_like(left, math.erf(width / lip / 8**0.5))
+WRONG = [  # task, what the check must say, the wrong answer
+    ("1", "in logit x, not in x", field("logit_normal", "score", lap)),
+    ("1", "not its logarithm", field("logit_normal", "log_prob", lambda r, *_: r.log_prob.exp())),
+    ("1", "sigma is forgotten", field("logit_normal", "log_prob", no_sigma)),
+    ("1", "`return`", {"logit_normal": lambda *_: None}),
+    ("2", "not its logarithm", field("knot_map", "log_det", lambda r, *_: r.log_det.exp())),
+    ("2", "of the inverse", field("knot_map", "log_det", lambda r, *_: -r.log_det)),
+    ("2", "both ends included", {"knot_map": clipped}),
+    ("3", "without the repair", bent(lambda u, w, a: u)),
+    ("3", "by |w|, not by", bent(lambda u, w, a: u + soft(a) * w / w.norm())),
+    ("3", "without the -1", bent(lambda u, w, a: u + (soft(a) + 1) * w / (w @ w))),
+    ("3", "not its logarithm", field("planar_map", "log_det", lambda r, *_: r.log_det.exp())),
+    ("4", "clockwise", spoilt("rotation_shears", lambda r, a: -r)),
+    ("4", "middle shear", spoilt("rotation_shears", lambda r, a: r.abs() * r[0].sign())),
+    ("4", "must raise a ValueError", {"rotation_shears": shears}),
+    ("5", "forward map", {"lu_inverse": ours.lu_map}),
+    ("5", "once more, not undone", {"lu_inverse": again}),
+    ("5", "of the forward map", field("lu_inverse", "log_det", lambda r, *_: -r.log_det)),
+    ("5", "not one per example", field("lu_inverse", "log_det", lambda r, *_: r.log_det[0])),
+    ("6", "last iterate", spoilt("sweep_path", lambda r, *_: r[-1])),
+    ("6", "start is left out", spoilt("sweep_path", lambda r, *_: r[1:])),
+    ("6", "where z belongs", {"sweep_path": restart}),
+    ("7", "walks on, away", walk(sign=1)),
+    ("7", "not integrated.", overwritten(lambda n: 1)),
+    ("7", "one step of it is left", overwritten(lambda n: 1 / n)),
+    ("7", "no vector-Jacobian product", walk(vjp=False)),
+    ("7", "wrong sign: log p falls", walk(add=lambda old, h, div: old - h * div)),
+    ("7", "minus the integral", {"ode_log_prob": euler}),
+    ("8", "slope of tanh is missing", field("ridge_speed", "trace", flat)),
+    ("8", "c is not multiplied", {"ridge_speed": late}),
+    ("8", "cut off", field("ridge_speed", "trace", lambda r, *_: r.trace.detach())),
+    ("9", "mean is taken of the logarithms", bits(lambda p: p.mean(0))),
+    ("9", "added, not averaged", bits(lambda p: p.logsumexp(0))),
+    ("9", "size 3,000", bits(exp_mean)),
+    ("9", "log2(levels), are missing", spoilt("grey_bits", no_scale)),
+    ("9", "in nats", spoilt("grey_bits", lambda r, *_: r * math.log(2))),
+    ("10", "multiplies the width", {"least_bridge": steep}),
+    ("10", "left plays no part", field("least_bridge", "mass", best)),
+    ("10", "-log(1 - mass)", field("least_bridge", "nats", lambda r, *_: -(1 - r.mass).log())),
+]
+
+
+@pytest.mark.parametrize(("task", "words", "wrong"), WRONG, ids=[f"{t}-{w}" for t, w, _ in WRONG])
+def test_a_wrong_answer_is_refused_in_words(task, words, wrong, opening):
+    with pytest.raises(CheckFailed) as caught:
+        exec(CHECKS[task], opening | wrong)
+    assert words in str(caught.value)
