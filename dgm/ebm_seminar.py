@@ -58,7 +58,7 @@ class KeepRates(NamedTuple):
 def keep_rates(log_p: Tensor, log_q: Tensor) -> KeepRates:
     """Exact share of draws that importance and rejection sampling keep, on K states.
 
-    log_p (K,) unnormalised, of any size; log_q (K,), exp sums to 1. Returns KeepRates.
+    log_p (K,) unnormalised, of any size; log_q (K,) normalised. Returns KeepRates, no logarithms.
     """
     log_w = log_p - log_q
     log_z = log_p.logsumexp(0)  # = log E_q w
@@ -99,7 +99,7 @@ def exchange_pair(x: Tensor, energy: Tensor, beta: Tensor, u: Tensor) -> Exchang
     """Metropolis exchange of x[0] ~ exp(-beta[0] E) and x[1] ~ exp(-beta[1] E), chain by chain.
 
     x (2, B, D); energy (2, B) = E(x), nats; beta (2,) inverse temperatures; u (B,) in (0, 1). Pair
-    (x[0, i], x[1, i]) changes places or stays, on its own: Swendsen & Wang (1986).
+    (x[0, i], x[1, i]) changes places or stays, on its own: Geyer (1991).
     """
     log_ratio = (beta[0] - beta[1]) * (energy[0] - energy[1])
     accept = log_ratio.clamp(max=0).exp()

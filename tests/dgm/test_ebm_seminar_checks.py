@@ -15,6 +15,7 @@ from dgm import ebm_seminar as ours
 from dgm.checks import CheckFailed
 from dgm.mcmc import energy_and_grad
 from dgm.rbm import free_energy, gibbs_step
+from dgm.samplers import effective_sample_size
 
 CELLS = (Path(__file__).parents[2] / "seminars/02_energy_based_models.py").read_text()
 CELLS = [cell.partition("\n")[2] for cell in CELLS.split("\n# %%")]
@@ -129,20 +130,34 @@ def rates(p, q):
     return ours.KeepRates(p.exp().sum() ** 2 / (p.exp() @ w), p.exp().sum() / w.max())
 
 
+def set_to_zero(v, energy):
+    """Pseudo-likelihood that sets the bit to 0 where it should flip it."""
+    off = [v * (torch.arange(v.shape[1]) != d) for d in range(v.shape[1])]
+    return sum(F.logsigmoid(energy(w) - energy(v)) for w in off)
+
+
 inverse, root = torch.linalg.inv, lambda h: (2 * h) ** 0.5
 second = lambda r: r.curvature + r.slope[:, None] * r.slope
+entrywise = lambda r: second(r) - r.slope * r.slope
+of_draws = lambda r, x, *_: r - r.max()
 in_exp = lambda h, m: -h @ m.c - (h @ m.w.T + m.b).exp().log1p().sum(1)
 swapped = lambda x, e, b, u: ours.exchange_pair(x, e, b.flip(0), u)
+one_beta = lambda x, e, b, u: ours.exchange_pair(x, e, torch.stack([b[0], 0 * b[1]]), u)
+drawn = lambda r, p, q: effective_sample_size(p - q)
 no_q = lambda r, p, q: (p.logsumexp(0) - p.max()).exp()
 copied = lambda r, x, *_: torch.stack([r.x[0], x[1]])
 WRONG = [  # task, what the check must say, the wrong answer
     ("1", "product of the means", field("log_z_moments", "curvature", lambda r, *_: second(r))),
     ("1", "logarithm is forgotten", field("log_z_moments", "value", lambda r, *_: r.value.exp())),
     ("1", "the diagonal", field("log_z_moments", "curvature", lambda r, *_: r.curvature.diag())),
+    ("1", "torch.outer", field("log_z_moments", "curvature", lambda r, *_: entrywise(r))),
     ("1", "`return`", {"log_z_moments": lambda *_: None}),
     ("2", "also where lambda < a", {"tail_log_accept": lambda x, a, lam: -0.5 * (x - lam) ** 2}),
     ("2", "M is forgotten", {"tail_log_accept": lambda x, a, lam: -0.5 * x**2 + lam * x}),
     ("2", "not its logarithm", spoilt("tail_log_accept", lambda r, *_: r.exp())),
+    ("2", "among these proposals", spoilt("tail_log_accept", of_draws)),
+    ("3", "drawn weights", field("keep_rates", "ess", drawn)),
+    ("3", "it is the logarithm", field("keep_rates", "accept", lambda r, *_: r.accept.log())),
     ("3", "largest p, not", field("keep_rates", "accept", no_q)),
     ("3", "exp that comes before", {"keep_rates": rates}),
     ("3", "inverse", field("keep_rates", "ess", lambda r, *_: 1 / r.ess)),
@@ -151,6 +166,8 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("4", "must raise a ValueError", {"ula_covariance": lambda A, h: inverse(A - h / 2 * A @ A)}),
     ("5", "one step, not n", {"leapfrog_matrix": lambda k, h, n: ours.leapfrog_matrix(k, h, 1)}),
     ("5", "transposed", spoilt("leapfrog_matrix", lambda r, *_: r.T)),
+    ("5", "expected float64", spoilt("leapfrog_matrix", lambda r, *_: r.float())),
+    ("6", "beta_2 is missing", {"exchange_pair": one_beta}),
     ("6", "upside down", {"exchange_pair": swapped}),
     ("6", "all pairs change", field("exchange_pair", "x", lambda r, x, *_: x.flip(0))),
     ("6", "copied, not exchanged", field("exchange_pair", "x", copied)),
@@ -160,6 +177,7 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("7", "noise is h, not", phases(lambda h: h)),
     ("7", "noise is sqrt(h), not", phases(lambda h: h**0.5)),
     ("7", "drift is h / 2", phases(root, drift=0.5)),
+    ("7", "mean over the chains", phases(root, drift=1 / 20)),
     ("7", "climbs", phases(root, drift=-1.0)),
     ("7", "signs of the two phases", phases(root, sign=-1.0)),
     ("8", "biases are forgotten", spoilt("hidden_free_energy", lambda r, h, m: r + h @ m.c)),
@@ -167,6 +185,7 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("9", "moves before it is weighed", {"ais_log_weights": weigh_last}),
     ("9", "that of the old machine", {"ais_log_weights": move_old}),
     ("9", "the sign", spoilt("ais_log_weights", lambda r, *_: -r)),
+    ("10", "set to 0", {"pseudo_log_lik": set_to_zero}),
     ("10", "flip is not undone", {"pseudo_log_lik": lambda v, f: flips(v, f, False)}),
     ("10", "changed its input", {"pseudo_log_lik": lambda v, f: flips(v, f, True)}),
     ("10", "mean over the bits", spoilt("pseudo_log_lik", lambda r, v, _: r / v.shape[1])),
