@@ -183,11 +183,11 @@ fig_1.tight_layout()
 # `torch.searchsorted(a, x, right=True)` counts the knots that are $\le x$: the piece starts one before that. Both ends of the range must find a piece, so `clamp`.
 # </details>
 #
-# **Figure and question.** 400 draws of the law of task 1. The knots $a$ are quantiles of the data, and $b_k=k/K$: nothing is trained. Why is this choice of $b$ *already* the maximum of the likelihood for these $a$? Read the right panel: what does it mean that the blue line crosses the dashed one?
+# **Figure and question.** 400 draws of the law of task 1, with $\mu=0.8$ and $\sigma=0.7$. The knots $a$ are quantiles of the data, and $b_k=k/K$: nothing is trained. Why is this choice of $b$ *already* the maximum of the likelihood for these $a$? Read the right panel: what does it mean that the solid line crosses the dotted one?
 #
 # <details><summary>Answer</summary>
 #
-# With $n_k$ points in piece $k$, $\sum_n\log p(x_n)=\sum_kn_k\log\frac{b_{k+1}-b_k}{a_{k+1}-a_k}$. Under $\sum_k(b_{k+1}-b_k)=1$ this is largest at $b_{k+1}-b_k=n_k/N$ (a Lagrange multiplier, or Gibbs' inequality): maximum likelihood of a piecewise linear flow *is* a histogram, here one with equal counts. With many pieces the model says more about the 400 training points than the true law does ($-H$, dashed): that is overfitting, seen without any test set when $H$ is known.
+# With $n_k$ points in piece $k$, $\sum_n\log p(x_n)=\sum_kn_k\log\frac{b_{k+1}-b_k}{a_{k+1}-a_k}$. Under $\sum_k(b_{k+1}-b_k)=1$ this is largest at $b_{k+1}-b_k=n_k/N$ (a Lagrange multiplier, or Gibbs' inequality): maximum likelihood of a piecewise linear flow *is* a histogram, here one with equal counts. With many pieces the model says more about the 400 training points than the true law does (dotted, an estimate of $-H$): that is overfitting, seen without any test set when $H$ is known.
 # The held-out curve still rises to about 40 pieces, and ends short of the exact law: the outermost pieces of equal mass reach down to 0 and up to 1, far beyond the data. A smooth, rational version with learned knots in every coupling is the neural spline flow (Durkan et al., 2019).
 # </details>
 
@@ -586,7 +586,7 @@ fig_6.tight_layout()
 # Only a field with a known density shows what is wrong.
 # </details>
 
-# %%
+# %% tags=["expected"]
 shrink = lambda t, x: -0.7 / (1 - 0.7 * t) * x
 
 
@@ -624,6 +624,9 @@ def check_ode():
     onward, stopped = x @ fundamental(lambda s: A + (1 - s) * B).T, x @ torch.matrix_exp(-A).T
     quad = lambda M: (eps @ M * eps).sum(1)
     base, half = base_log_prob(z), quad(A + B / 2)
+    y, total = x, 0
+    for t in 1 - torch.arange(n) / n:
+        y, total = y - y @ (A + t * B).T / n, total + quad(A + t * B) / n
     got = ode_log_prob(lambda t, v: v @ (A + t * B).T, x, eps, n)
     slips = {
         "the divergence has the wrong sign: log p falls where the flow expands": base + half,
@@ -636,6 +639,7 @@ def check_ode():
         "time is dropped: the field is that of t = 0 throughout": base_log_prob(stopped) - quad(A),
         "eps is not used: it is the exact trace": base - (A + B / 2).trace(),
         "log N(z; 0, I) is missing": -half,
+        "the steps are Euler's: the contract says RK4": base_log_prob(y) - total,
     }
     check_close("ode_log_prob", got, base - half, slips, "B", "log N(z; 0, I) minus the integral of eps^T J eps from 0 to 1", rtol=1e-4, atol=1e-4)
     check_that("ode_log_prob", not got.requires_grad, "it carries a graph: the contract says without one.")
@@ -683,7 +687,7 @@ print(f"largest error of yours on the bench: {(ode_log_prob(shrink, bench_x, ben
 #
 # <details><summary>Answer</summary>
 #
-# The field is smooth and Lipschitz, so two trajectories never meet (Picard-Lindelöf) and time can be run backwards: every weight gives an invertible map. A planar layer is one Euler step with $h=1$ of such a field, and Euler steps are invertible only when $h$ times the Lipschitz constant is below 1. The solver has to keep its steps small where the planar layer had to bend its weights: a *wrong step size* can fold here, too.
+# The field is smooth and Lipschitz, so two trajectories never meet (Picard-Lindelöf) and time can be run backwards: every weight gives an invertible map. A planar layer is one Euler step with $h=1$ of such a field, and Euler steps are sure to be invertible only while $h$ times the Lipschitz constant is below 1. The solver has to keep its steps small where the planar layer had to bend its weights: a *wrong step size* can fold here, too.
 # </details>
 
 # %%
@@ -793,7 +797,7 @@ def check_bits():
     each = torch.stack([law((k + v) / 4) for v in u])
     nats = bits * math.log(2)
     slips = {
-        "the mean is taken of the logarithms: that is S times the old bound, not a tighter one": 2 - each.mean(0) / (2 * math.log(2)),
+        "the mean is taken of the logarithms: S old bounds averaged, not a tighter one": 2 - each.mean(0) / (2 * math.log(2)),
         "the bits of the scale, log2(levels), are missing": bits - 2,
         "log2(levels) has the wrong sign": bits - 4,
         "it is in nats": nats,
@@ -902,7 +906,7 @@ print("sweeps until each MAF layer is inverted to 1e-3 (D = 64):", list(sweeps_9
 # <details><summary>Answer</summary>
 #
 # By symmetry $\ell=\Phi(-\frac g{2L})$ is best, the mass is $2\Phi(\frac g{2L})-1\approx0.4\,g/L$ and the loss $-\log(1-\text{mass})$: both fall like $1/L$. Doubling the slope halves the bridge, and a slope of $L$ asks for large weights, and a solver that can follow them. The trained flows leave about one hundredth of the mass in the gap (the data: 0.001) and so could gain one hundredth of a nat there: maximum likelihood hardly pays for bridges, and puts its effort *into* the modes.
-# The flow with the narrow gap crosses at nearly full speed, its bridge is 1.03 times the least; for the widest gap it is over four times, since a smooth map reaches its largest slope in the middle only.
+# The flow with the narrow gap crosses at nearly full speed, its bridge is 1.03 times the least; for the widest gap it is over four times, since a smooth map reaches its largest slope in the middle only. (The outer tails of the middle panel are too heavy for the same reason as the bridges survive: hardly any data, hardly any nats.)
 # </details>
 
 # %%
@@ -1028,6 +1032,12 @@ assert all(0.003 < inside < 0.03 for inside, _, _ in measured_10.values())
 # <details><summary>Answer</summary>
 #
 # It must give each a density of its own: with noise, the uniform law on the lowest of 17 cells, which every layer has to reproduce. These pixels are where bits are easily won, $P(0)\approx1$, and layers wasted. A latent-variable model with fewer latents than pixels (lecture 4) is free of that, and loses the exact likelihood.
+# </details>
+#
+# 5. We trained through the solver: autograd stored all its stages. The lecture's adjoint method stores none. What would it have changed for the flow with 4 steps?
+# <details><summary>Answer</summary>
+#
+# Backpropagation gives the exact gradient *of the coarse number*, its error included, so training can and did raise the error itself. The adjoint approximates the gradient of the exact likelihood; with 4 steps it would be inaccurate, but it follows no reward for a wrong solution. Neither replaces the test: solve again with more steps. In memory, 4 or 8 RK4 steps of 64 hidden units are nothing; for 100 steps of a large network the adjoint's constant memory counts.
 # </details>
 #
 # **If you have time left:** find the number of steps at which the ridge flow's mass first leaves $1\pm0.01$; or replace the uniform base of task 2 by a Gaussian one and compare the tails; or move the two modes of task 10 to $\pm4$ and predict the loss before you run.

@@ -172,7 +172,7 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("7", "one step of it is left", overwritten(lambda n: 1 / n)),
     ("7", "no vector-Jacobian product", walk(vjp=False)),
     ("7", "wrong sign: log p falls", walk(add=lambda old, h, div: old - h * div)),
-    ("7", "minus the integral", {"ode_log_prob": euler}),
+    ("7", "steps are Euler's", {"ode_log_prob": euler}),
     ("8", "slope of tanh is missing", field("ridge_speed", "trace", flat)),
     ("8", "c is not multiplied", {"ridge_speed": late}),
     ("8", "cut off", field("ridge_speed", "trace", lambda r, *_: r.trace.detach())),
