@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from torch import Tensor
 
-from dgm.plots import DATA, MODEL
+from dgm.plots import MODEL
 
 
 def draw_lines(ax: Axes, lines: Tensor, lim: float = 3.0, color: str = MODEL, **kw) -> Axes:
@@ -52,5 +52,5 @@ def draw_slices(ax: Axes, z: Tensor, x: Tensor, p_z: Tensor, p_x: Tensor, n: int
 def draw_trails(ax: Axes, path: Tensor, k: int, lim: float = 3.0) -> Axes:
     """Particles of path (T, B, 2) at time k with the trail behind them."""
     draw_lines(ax, path[: k + 1].transpose(0, 1), lim, lw=0.5, alpha=0.35)
-    ax.scatter(*path[k].T.numpy(), s=5, color=DATA if k == len(path) - 1 else MODEL, lw=0)
+    ax.scatter(*path[k].T.numpy(), s=5, color=MODEL, lw=0)
     return ax

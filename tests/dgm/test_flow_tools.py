@@ -3,11 +3,13 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 from torch.distributions import Normal
 
 from dgm.flow_plots import draw_heat, draw_lines, draw_slices, draw_trails
 from dgm.flow_tools import cpu_seconds, layer_states, plane_lines, row_jacobians, triangular_latent
 from dgm.flows import realnvp
+from dgm.plots import MODEL
 from dgm.zoo import ZOO
 
 F64 = torch.float64
@@ -77,4 +79,6 @@ def test_drawing():
     trails = draw_trails(plt.subplots()[1], torch.randn(5, 7, 2, generator=rng()), 3)
     assert len(trails.collections[0].get_segments()) == 7
     assert len(trails.collections[0].get_segments()[0]) == 4
+    ends = draw_trails(plt.subplots()[1], torch.randn(5, 7, 2, generator=rng()), 4)
+    assert ends.collections[1].get_facecolor()[0].tolist() == list(to_rgba(MODEL))  # not of data
     plt.close("all")
