@@ -20,7 +20,7 @@ class Speed(NamedTuple):
 def ridge_speed(t: float, x: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> Speed:
     """v = U tanh(W x + b + t c), one hidden layer, and its exact trace; no autograd, no Jacobian.
 
-    x (B, D); W (H, D); U (D, H); b, c (H,). After Chen et al. (2018), eqs. 9-10. Returns Speed.
+    x (B, D); W (H, D); U (D, H); b, c (H,). After Chen et al. (2018), section 4. Returns Speed.
     """
     h = (x @ W.T + b + t * c).tanh()  # (B, H)
     return Speed(h @ U.T, (1 - h**2) @ (W * U.T).sum(1))

@@ -45,7 +45,7 @@ def knot_map(x: Tensor, a: Tensor, b: Tensor) -> Moved:
     """The increasing map through the points (a_k, b_k), straight between them.
 
     x (B,) in [a_0, a_K], both ends included; a, b (K + 1,), strictly increasing. Returns Moved;
-    log_det is the log-slope of the piece in which x lies.
+    log_det is the log-slope of the piece in which x lies; at a knot, of either neighbour.
     """
     k = (torch.searchsorted(a, x, right=True) - 1).clamp(0, len(a) - 2)
     slope = (b[k + 1] - b[k]) / (a[k + 1] - a[k])
@@ -55,8 +55,8 @@ def knot_map(x: Tensor, a: Tensor, b: Tensor) -> Moved:
 def planar_map(z: Tensor, w: Tensor, u: Tensor, b: float) -> Moved:
     """z + v tanh(w.z + b), v = u but for its part along w: w.v = softplus(w.u) - 1.
 
-    Rezende & Mohamed (2015), eqs. 10-12 and app. A.1, with softplus(a) = log(1 + e^a). z (B, D);
-    w, u (D,). Invertible for every u; no (D, D) matrix is formed. Returns Moved.
+    Rezende & Mohamed (2015); softplus(a) = log(1 + e^a). z (B, D); w, u (D,). Invertible for every
+    u; no (D, D) matrix is formed. Returns Moved.
     """
     a, along = z @ w + b, w @ u
     v = u + (F.softplus(along) - 1 - along) * w / (w @ w)
@@ -93,7 +93,7 @@ def lu_triangles(theta: LuWeights) -> tuple[Tensor, Tensor]:
 
 
 def lu_map(x: Tensor, theta: LuWeights) -> Moved:
-    """z = W x for every row of x (B, D); Kingma & Dhariwal (2018), eqs. 10-11."""
+    """z = W x for every row of x (B, D); Kingma & Dhariwal (2018)."""
     L, V = lu_triangles(theta)
     return Moved((x @ V.T @ L.T)[:, theta.order], theta.log_s.sum().expand(len(x)))
 
@@ -149,10 +149,10 @@ def ode_log_prob(f: Callable, x: Tensor, eps: Tensor, n: int) -> Tensor:
 
 
 def grey_bits(log_prob: Callable, k: Tensor, u: Tensor, levels: int) -> Tensor:
-    """Bits per dimension of grey levels, from S draws of noise: -log2 mean_s p((k + u_s) / levels).
+    """-log2 P(k) / D, bits per dimension, with P(k) = levels^-D mean_s p((k + u_s) / levels).
 
-    k (B, D) in 0 .. levels - 1; u (S, B, D) in [0, 1); log_prob maps (N, D) in [0, 1) to nats (N,).
-    In units of the grey levels, per dimension; an upper bound on average over u. Returns (B,).
+    k (B, D) in 0 .. levels - 1; u (S, B, D) in [0, 1), S draws of noise; log_prob maps (N, D) in
+    [0, 1) to log p in nats (N,). On average over u an upper bound. Returns (B,).
     """
     S, B, D = u.shape
     log_p = log_prob(((k + u) / levels).reshape(S * B, D)).reshape(S, B)

@@ -39,6 +39,7 @@
 import copy
 import math
 import time
+from itertools import accumulate
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -118,7 +119,7 @@ def with_steps(flow, n):
 #
 # <details><summary>Answer</summary>
 #
-# For $\mu=0$ the score is 0 at $x=\frac12$ with slope $8-16/\sigma^2$. For $\sigma^2>2$ this is positive, the middle is a minimum, and there are two modes: $\varsigma(\mu)$ is then none of them. Modes are not carried by a map: the Jacobian has slopes of its own. What *is* carried is probability, so medians and quantiles on a line. A flow can therefore show two peaks without being close to two separated clusters; how close it can get is task 10.
+# For $\mu=0$ the score is 0 at $x=\frac12$ with slope $8-16/\sigma^2$. For $\sigma^2>2$ this is positive, the middle is a minimum, and there are two modes, at the outer solutions of $2x-1=\operatorname{logit}(x)/\sigma^2$. At $x=\varsigma(\mu)$, where $z=0$, the score is $\frac{2x-1}{x(1-x)}$: zero for $\mu=0$ only, so for any other $\mu$ the image of the mode is no mode, whatever $\sigma$ is. Modes are not carried by a map: the Jacobian has slopes of its own. What *is* carried is probability, so medians and quantiles on a line. A flow can therefore show two peaks without being close to two separated clusters; how close it can get is task 10.
 # </details>
 
 # %%
@@ -150,7 +151,7 @@ def check_logit_normal():
         "the slope of the Jacobian has the wrong sign": (1 - 2 * x - u / sigma) / (x * (1 - x)),
         "a factor 1/sigma is missing: z is divided by sigma": (2 * x - 1 - u) / (x * (1 - x)),
     }
-    check_close("score", got.score, score, slips, "N", "(2 x - 1 - z / sigma) / (x (1 - x)), and the way there")
+    check_close("score", got.score, score, slips, "N", "d/dx of -z^2 / 2 - log x - log(1 - x), where z depends on x as well")
     line = torch.linspace(0, 1, 20_002, dtype=torch.float64)[1:-1]
     mass = torch.trapezoid(logit_normal(line, -0.5, 0.8).log_prob.exp(), line)
     check_close("the integral of your density", mass, torch.tensor(1.0).double(), rtol=1e-4)
@@ -165,7 +166,7 @@ for sigma_1, shade in ((0.8, "#9db9e8"), (math.sqrt(2), MODEL), (2.2, "#1b3a73")
     law_1 = logit_normal(x_1, 0.0, sigma_1)
     axes_1[0].plot(x_1, law_1.log_prob.exp(), color=shade, label=rf"$\sigma$ = {sigma_1:.2f}")
     axes_1[1].plot(x_1, law_1.score, color=shade)
-axes_1[0].set(xlabel="$x$", ylabel="density", title="One mode goes in, two come out")
+axes_1[0].set(xlabel="$x$", ylabel="density", title=r"One mode goes in; above $\sigma=\sqrt{2}$ two come out")
 axes_1[1].axhline(0, color="black", lw=0.8)
 axes_1[1].set(xlabel="$x$", ylabel="score", ylim=(-15, 15), title=r"The border: a flat crossing at $\sigma=\sqrt{2}$")
 axes_1[0].legend(fontsize=8)
@@ -261,7 +262,7 @@ fig_2.tight_layout()
 #
 # ### Task 3 (3.1, 3.3) A planar layer that cannot fold
 #
-# Rezende and Mohamed (2015) bend space along one direction: $x=z+v\tanh(w^\top z+b)$. The Jacobian is $I+\tanh'(\cdot)\,v\,w^\top$, and the matrix determinant lemma gives $\det(I+vw^\top)=1+w^\top v$: no $D\times D$ matrix. But not every $v$ gives an invertible map. Along $w$ the layer is the scalar map $a\mapsto a+(w^\top v)\tanh(a+\dots)$, increasing exactly when $w^\top v\ge-1$.
+# Rezende and Mohamed (2015) bend space along one direction: $x=z+v\tanh(w^\top z+b)$. The Jacobian is $I+\tanh'(\cdot)\,v\,w^\top$, and the matrix determinant lemma gives $\det(I+vw^\top)=1+w^\top v$: no $D\times D$ matrix. But not every $v$ gives an invertible map. For $a=w^\top z$ the layer is the scalar map $a\mapsto a+(w^\top v)\tanh(a+b)$, increasing exactly when $w^\top v\ge-1$.
 # So keep a free $u$ and use $v=u+\big(m(w^\top u)-w^\top u\big)\frac{w}{|w|^2}$ with $m(a)=-1+\log(1+e^a)$.
 #
 # **Predict first:** what does a layer with $w^\top v=-2.5$ do to a Gaussian, and is the number $p(z)/|\det|$ that the formula returns still the density of $x$? Would a training loop notice?
@@ -275,7 +276,7 @@ fig_2.tight_layout()
 #
 # <details><summary>Answer</summary>
 #
-# The layer turns the middle of the line round: it folds. Where the scalar map is not monotone, three $z$ arrive at one $x$, and the true density is the *sum* of $p(z)/|\det|$ over the three; the formula returns one of the terms, so along the red curve three "densities" stand over one $x$, with poles where the slope is 0. No warning comes: `log|det|` is finite almost everywhere, and sampling works. A training loop would see a number that is not a likelihood, and happily improve it.
+# The layer turns the middle of the line round: it folds. It turns where $\tanh^2z=1-\frac1{2.5}$, at $x=\mp0.905$; three $z$ arrive at every $x$ between these two, and the true density is the *sum* of $p(z)/|\det|$ over the three; the formula returns one of the terms, so along the red curve three "densities" stand over one $x$, with poles where the slope is 0. No warning comes: `log|det|` is finite almost everywhere, and sampling works. A training loop would see a number that is not a likelihood, and happily improve it.
 # </details>
 
 # %%
@@ -347,7 +348,7 @@ fig_3.tight_layout()
 #
 # <details><summary>Hint</summary>
 #
-# Multiply the three matrices and compare with $\begin{pmatrix}\cos\alpha&-\sin\alpha\\\sin\alpha&\cos\alpha\end{pmatrix}$. The entry in the corner that only $c_2$ reaches gives $c_2$ at once. For the rest, $\frac{1-\cos\alpha}{\sin\alpha}=\tan\frac\alpha2$.
+# Multiply the three matrices and compare with $\begin{pmatrix}\cos\alpha&-\sin\alpha\\\sin\alpha&\cos\alpha\end{pmatrix}$. The entry in the corner that only $c_2$ reaches gives $c_2$ at once. For the rest, $\frac{1-\cos\alpha}{\sin\alpha}=\tan\frac\alpha2$: compute the tangent, the fraction is $0/0$ at $\alpha=0$.
 # </details>
 #
 # **Figure and question.** From left to right, a picture of 41 x 41 pixels after each shear, *each shift rounded to whole pixels*. Why is even the rounded rotation exactly invertible, and what does that make possible? And why must half a turn fail, and a reflection even more so?
@@ -408,7 +409,7 @@ pixels_4 = torch.cartesian_prod(side_4, side_4)
 tint_4 = ((pixels_4[:, 0] / 8).floor() + (pixels_4[:, 1] / 8).floor()) % 2 + (pixels_4.norm(dim=1) < 9).double()
 path_4 = pixel_shears(pixels_4, 0.6)
 fig_4, axes_4 = plt.subplots(1, 4, figsize=(12, 3.1), sharex=True, sharey=True)
-for ax, p, name in zip(axes_4, path_4, ("41 x 41 pixels", "after $x_2 += c_1x_1$", "after $x_1 += c_2x_2$", "turned: 1,681 pixels, none lost")):
+for ax, p, name in zip(axes_4, path_4, ("41 x 41 pixels", "after $x_2{+}{=}c_1x_1$", "after $x_1{+}{=}c_2x_2$", "turned: 1,681 pixels, none lost")):
     ax.scatter(*p.T, c=tint_4, s=5, marker="s", lw=0, cmap="viridis")
     ax.set(aspect="equal", xlabel="$x_1$", title=name, xlim=(-32, 32), ylim=(-32, 32))
 axes_4[0].set(ylabel="$x_2$")
@@ -419,7 +420,7 @@ assert torch.equal(pixel_shears(path_4[-1], 0.6, back=True)[-1], pixels_4)  # an
 # %% [markdown]
 # ### Task 5 (3.3, 3.4) A linear layer, backwards
 #
-# Between couplings Glow mixes channels by a matrix. Its $\log|\det W|$ costs $O(D^3)$ in every step, unless the matrix is *stored* in parts: $W=PLV$ with a permutation $P$ (fixed), $L$ unit lower triangular, and $V$ upper triangular with diagonal $\pm e^{s}$ (Kingma & Dhariwal, 2018, eq. 10). Forward is given. Write the inverse, in $O(D^2)$ per example: undo the permutation, then two triangular solutions.
+# Between couplings Glow mixes channels by a matrix. Its $\log|\det W|$ costs $O(D^3)$ in every step, unless the matrix is *stored* in parts: $W=PLV$ with a permutation $P$ (fixed), $L$ unit lower triangular, and $V$ upper triangular with diagonal $\pm e^{s}$ (Kingma & Dhariwal, 2018). Forward is given. Write the inverse, in $O(D^2)$ per example: undo the permutation, then two triangular solutions.
 #
 # <details><summary>Hint</summary>
 #
@@ -430,7 +431,7 @@ assert torch.equal(pixel_shears(path_4[-1], 0.6, back=True)[-1], pixels_4)  # an
 #
 # <details><summary>Answer</summary>
 #
-# White but not normal: the moons are still moons. A linear flow can only move the first two moments. Its mean log-likelihood on the training data is $-\frac D2\log(2\pi e)-\log|\det C|$, minus the entropy of the Gaussian with the moments of the data; the cell checks this to rounding. (The same start, one number per channel, is *actnorm*: before any step of training, what comes out has mean 0 and variance 1.)
+# White but not normal: the moons are still moons. A linear flow can match mean and covariance, and nothing else. Its mean log-likelihood on the training data is $-\frac D2\log(2\pi e)-\log|\det C|$, that is, minus the entropy of the Gaussian with the moments of the data; the cell checks this to rounding. (The same start, one number per channel, is *actnorm*: before any step of training, what comes out has mean 0 and variance 1.)
 # </details>
 
 # %%
@@ -446,9 +447,10 @@ def check_lu():
     theta = theta._replace(lower=theta.lower + normal(g, 5, 5).triu(), upper=theta.upper + normal(g, 5, 5).tril())
     L, V = lu_triangles(theta)
     W = (L @ V)[theta.order]
-    kept = [theta.order.clone(), theta.lower.clone()]
+    kept = [part.clone() for part in theta]
     got, undone = lu_inverse(z, theta), z[:, theta.order.argsort()]
     check_named("lu_inverse", got, Moved)
+    check_that("lu_inverse", all(map(torch.equal, kept, theta)), "your function changed its parameters: work on copies.")
     solve = lambda A, y: torch.linalg.solve(A, y.T).T
     slips = {
         "it is the forward map": z @ W.T,
@@ -456,13 +458,13 @@ def check_lu():
         "the permutation is applied once more, not undone": solve(L @ V, z[:, theta.order]),
         "the triangles are undone in the wrong order: L first": solve(V @ L, undone),
         "only L is undone": solve(L, undone),
+        "rows are solved against L and V, not against their transposes (z = x W^T)": solve(V.T, solve(L.T, undone)),
         "the stored matrices are used as they are: take the triangles by lu_triangles": solve(theta.lower @ theta.upper, undone),
     }
     check_close("y", got.y, solve(W, z), slips, "B, D", "undo P, then L, then V")
     total = theta.log_s.sum()
     slips = {"it is that of the forward map": total.expand(6), "it is one number, not one per example": -total, "the scales are not summed": -theta.log_s}
     check_close("log_det", got.log_det, -total.expand(6), slips, "B", "the diagonal of V, backwards")
-    check_that("lu_inverse", torch.equal(kept[0], theta.order) and torch.equal(kept[1], theta.lower), "your function changed its parameters.")
 
 
 check_lu()
@@ -490,7 +492,7 @@ back_5 = lu_inverse(normal(rng, 1500, 2), moon_lu[0]).y + moon_lu[1]
 fig_5, axes_5 = plt.subplots(1, 3, figsize=(11, 3.4))
 plot_points(axes_5[0], moon_train[:1500], DATA).set_title("data")
 plot_points(axes_5[1], white_5, DATA).set_title("after the layer: white, not normal")
-plot_points(axes_5[2], back_5, MODEL).set_title("samples: your inverse")
+plot_points(axes_5[2], back_5, MODEL).set_title("your inverse: samples, one ellipse")
 fig_5.tight_layout()
 entropy_5 = math.log(2 * math.pi * math.e) + 0.5 * torch.logdet(moon_train.double().T.cov(correction=0))
 torch.testing.assert_close(linear_log_prob(moon_train, *moon_lu).mean(), -entropy_5, rtol=0, atol=1e-9)
@@ -514,7 +516,7 @@ print(f"mean log-likelihood of the linear flow: {-entropy_5:.3f} nats; of the ex
 #
 # <details><summary>Answer</summary>
 #
-# After $k$ sweeps the first $k$ coordinates are exact, whatever the start, so $D$ sweeps always suffice: it is a fixed point of a map whose Jacobian is strictly triangular, and a strictly triangular matrix to the power $D$ is 0. Where coordinates depend weakly on each other, the product is small long before: some fifteen sweeps reach rounding. Where they depend strongly, the first sweeps gain nothing: wrong values of early coordinates are handed on to all later ones, and the error falls only as the exact ones move up. The rule would give up at once. Better: stop when the last *change* is small, and never take more than $D$ sweeps. How well does a *trained* layer behave? We look when we have one (digits, below).
+# After $k$ sweeps the first $k$ coordinates are exact, whatever the start, so $D$ sweeps always suffice: it is a fixed point of a map whose Jacobian is strictly triangular, and a product of $D$ such matrices is 0. Where coordinates depend weakly on each other, the product is small long before: some fifteen sweeps reach rounding. Where they depend strongly, the first sweeps gain nothing: wrong values of early coordinates are handed on to all later ones, and the error falls only as the exact ones move up. The rule would give up at once. Better: stop when the last *change* is small, and never take more than $D$ sweeps. How well does a *trained* layer behave? We look when we have one (digits, below).
 # </details>
 
 # %%
@@ -529,14 +531,12 @@ def check_sweeps():
     net = lambda x: ((x @ A.T).tanh(), x @ C.T + 0.3)
 
     def sweeps(step, start):
-        path = [start]
-        for _ in range(5):
-            path.append(step(path[-1], *net(path[-1])))
-        return torch.stack(path)
+        return torch.stack(list(accumulate(range(5), lambda x, _: step(x, *net(x)), initial=start)))
 
     right = sweeps(lambda x, s, t: z * s.exp() + t, 0 * z)
     slips = {
         "only the last iterate is returned": right[-1],
+        "all iterates are one tensor, changed in place": right[-1].expand_as(right),
         "the start is left out": right[1:],
         "it starts at z": sweeps(lambda x, s, t: z * s.exp() + t, z),
         "s has the wrong sign": sweeps(lambda x, s, t: z * (-s).exp() + t, 0 * z),
@@ -578,6 +578,7 @@ fig_6.tight_layout()
 # <details><summary>Hint</summary>
 #
 # From $t=1$ to $t=0$ the step $h$ is negative. What is $\int\operatorname{tr}\frac{\partial f}{\partial x}dt$ made of, and what is left of it here? And which vector must $\varepsilon$ be multiplied with: $f$, or $\varepsilon^\top\frac{\partial f}{\partial x}$?
+# From the lecture you have `base_log_prob(z)` and `solve_ode(f, x, t0, t1, n)`, with RK4 steps. Make the log-determinant one more column of the state. Inside the field: `torch.enable_grad()`, a detached `x` that requires a gradient, `torch.autograd.grad`.
 # </details>
 #
 # <details><summary>Answer</summary>
@@ -622,6 +623,7 @@ def check_ode():
 
     z = torch.linalg.solve(fundamental(lambda t: A + t * B), x.T).T
     onward, stopped = x @ fundamental(lambda s: A + (1 - s) * B).T, x @ torch.matrix_exp(-A).T
+    early = x @ fundamental(lambda s: -A - s * B).T
     quad = lambda M: (eps @ M * eps).sum(1)
     base, half = base_log_prob(z), quad(A + B / 2)
     y, total = x, 0
@@ -637,6 +639,8 @@ def check_ode():
         "the divergence is overwritten, not integrated (one step of it is left)": base - quad(A + B / n) / n,
         "there is no vector-Jacobian product: eps . f is integrated": base - (eps * (x - z)).sum(1),
         "time is dropped: the field is that of t = 0 throughout": base_log_prob(stopped) - quad(A),
+        "the product is with ones, not with eps: autograd.grad(v, x, eps), not grad(v.sum(), x)": base - ((A + B / 2).sum(0) * eps).sum(1),
+        "time grows from 0 while x walks back from t = 1": base_log_prob(early) - half,
         "eps is not used: it is the exact trace": base - (A + B / 2).trace(),
         "log N(z; 0, I) is missing": -half,
         "the steps are Euler's: the contract says RK4": base_log_prob(y) - total,
@@ -672,11 +676,11 @@ fig_7.tight_layout()
 print(f"largest error of yours on the bench: {(ode_log_prob(shrink, bench_x, bench_eps, 40) - bench_exact).abs().max():.1e} nats")
 
 # %% [markdown]
-# With random *signs* the estimate is exact here, for any $\varepsilon$: the Jacobian of the bench is diagonal and $\varepsilon_d^2=1$. With Gaussian noise it would be right on average only. (Orders cannot be read off the bench: its trajectories are straight lines at constant speed, for which one step of Euler is exact. Hence the spiral. Lecture 10 is about making all trajectories like that.)
+# With random *signs* the estimate is exact here, for any $\varepsilon$: the Jacobian of the bench is diagonal and $\varepsilon_d^2=1$. With Gaussian noise it would be right on average only. (The order of a solver cannot be read off $x$ on the bench: its trajectories are straight lines at constant speed, for which one step of Euler is exact. Hence the spiral. Lecture 10 is about making all trajectories like that.)
 #
 # ### Task 8 (3.5) A field whose trace is free
 #
-# Hutchinson is for fields whose trace costs $D$ products. A field with *one* hidden layer does not need him: $f(t,x)=U\tanh(Wx+b+tc)$ with $W\in\mathbb R^{H\times D}$, $U\in\mathbb R^{D\times H}$. Derive $\operatorname{tr}\frac{\partial f}{\partial x}$ as a sum over the $H$ hidden units and return field and trace. It is a sum of $H$ planar flows in continuous time (Chen et al., 2018).
+# Hutchinson's estimate is for fields whose trace costs $D$ products. A field with *one* hidden layer does not need it: $f(t,x)=U\tanh(Wx+b+tc)$ with $W\in\mathbb R^{H\times D}$, $U\in\mathbb R^{D\times H}$. Derive $\operatorname{tr}\frac{\partial f}{\partial x}$ as a sum over the $H$ hidden units and return field and trace. It is a sum of $H$ planar flows in continuous time (Chen et al., 2018).
 #
 # <details><summary>Hint</summary>
 #
@@ -723,7 +727,7 @@ def check_ridge():
 check_ridge()
 
 # %% [markdown]
-# From this field a flow with exact likelihood is twenty lines. We train it on two moons, once with 4 steps of RK4 and once with 8, beside a RealNVP, with the linear flow of task 5 as the yardstick.
+# From this field and its trace a flow is twenty lines. We train it on two moons, once with 4 steps of RK4 and once with 8, beside a RealNVP, with the linear flow of task 5 as the yardstick.
 # **Predict:** a likelihood on the test set that is *higher* than that of the exact law, by many standard errors, can that happen? How would you find out what is wrong, without the exact law?
 
 # %%
@@ -758,14 +762,14 @@ for ax, name in zip(axes_8[1:], ("linear", "RealNVP", "ridge 4 steps", "ridge 8,
 fig_8.tight_layout()
 
 # %% [markdown]
-# **Reading the table.** The gap to the exact law is $\mathrm{KL}(\color{darkorange}{p}\Vert\color{royalblue}{p_\theta})$, estimated on held-out points, and it cannot be negative. The flow with 4 steps *claims* $-0.12$, twenty standard errors better than the truth. Its "density" has mass 1.24: four RK4 steps do not follow the field, so the trace that is integrated does not belong to the map that is applied, and training has found out how to be paid for the solver's error.
+# **Reading the table.** The gap to the exact law is $\mathrm{KL}(\color{darkorange}{p}\Vert\color{royalblue}{p_\theta})$, estimated on held-out points; a divergence cannot be negative, so the estimate cannot by more than its noise. The flow with 4 steps *claims* $-0.12$, twenty standard errors better than the truth. Its "density" has mass 1.24: four RK4 steps do not follow the field, so the trace that is integrated does not belong to the map that is applied, and training has found out how to be paid for the solver's error.
 # Solved in 40 steps, the same weights are a density again, and a poor one, 0.12 nats short. With 8 steps in training the two numbers agree to 0.002. *How to find out without the exact law*: solve with more steps until the likelihood stops moving, or add up the mass. **A continuous flow's likelihood is worth what its solver is worth**, and more so for what has been trained through it.
 #
-# The energy distance has a floor, two samples of the data are that far apart, and six standard deviations above it a difference would count: it tells the linear flow from data and none of the others, not even the one whose likelihood was worth nothing. The bright fringes of that one, the RealNVP's hook and the fine ridge flow's faint veil between the moons are where the nats are lost.
+# The energy distance is estimated without bias, so it may come out below 0. In the last row is its floor, what two samples of the data give; six standard deviations above that a difference would count. It tells the linear flow from data and none of the others, not even the one whose likelihood was worth nothing. In the figure, the bright fringes of that one are the mass beyond 1; the RealNVP's hook and the fine ridge flow's faint veil between the moons are where nats are lost.
 #
 # ## Small images
 #
-# The 8x8 digits of scikit-learn have 17 grey levels, $k\in\{0,\dots,16\}^{64}$; 1,500 images to train and 297 to test, mixed. A density does not fit whole numbers, so noise is added: $y=(k+u)/17$, $u$ uniform.
+# The 8x8 digits of scikit-learn have 17 grey levels, $k\in\{0,\dots,16\}^{64}$; 1,500 images to train and 297 to test, shuffled. A density does not fit whole numbers, so noise is added: $y=(k+u)/17$, $u$ uniform.
 #
 # ### Task 9 (3.4) Bits per dimension, and a tighter bound
 #
@@ -888,7 +892,7 @@ print("sweeps until each MAF layer is inverted to 1e-3 (D = 64):", list(sweeps_9
 
 # %% [markdown]
 # **Reading the table.** *Without noise*: "0.79 bits per dimension", one and a quarter bits better than everything honest, and its true bound is a hundred bits or more. The density has grown spikes on the cell middles, and everything between them is nothing. No probability of whole numbers was measured; the last column bounds nothing, in any row. *With noise*: 32 draws in place of one lower every bound by 0.13 to 0.15 bits, **ten times the difference between RealNVP and MAF**.
-# Numbers under different protocols must never stand in one column. *The models*: a histogram per pixel knows no neighbours; correlations alone (the linear flow) are worth 0.2 bits, bending another 0.15. *The samples* are digit-like at best, whatever the bits say. *The sweeps*: a trained MAF layer is inverted in 6 to 9 passes, not 64.
+# Numbers under different protocols must never stand in one column. *The models*: a histogram per pixel knows no neighbours; correlations alone (the linear flow) are worth at least 0.2 bits, bending another 0.15. *The samples* are digit-like at best, whatever the bits say. *The sweeps*: a trained MAF layer is inverted in 6 to 9 passes, not 64.
 #
 # ## Limits
 #
@@ -985,7 +989,7 @@ for m, shade in zip(line_flows, ("#9db9e8", MODEL, "#1b3a73")):
     least_10 = least_bridge(left_10[None], 2 * (m - 0.9), slope_10)
     measured_10[m] = (inside_10, least_10.mass.item(), slope_10)
     axes_10[2].plot(least_10.mass, inside_10, "o", color=shade, label=f"modes at {m:g}: L = {slope_10:.0f}")
-axes_10[1].set(xlabel="$x$", ylabel="density", ylim=(1e-5, 1), title="Trained flows (blue) bridge the gap")
+axes_10[1].set(xlabel="$x$", ylabel="density", ylim=(1e-5, 1), title="Flows (blue) bridge the gap of the data (dashed)")
 axes_10[2].plot([1e-3, 0.1], [1e-3, 0.1], color="black", lw=0.8)
 axes_10[2].set(xscale="log", yscale="log", xlabel="least mass for its slope", ylabel="mass in the gap", title="No flow lies below the line")
 axes_10[2].legend(fontsize=8)
@@ -1031,7 +1035,7 @@ assert all(0.003 < inside < 0.03 for inside, _, _ in measured_10.values())
 # 4. A flow has one latent number for each pixel. Of the 64 pixels of our digits, some are 0 in nearly every image. What does a flow do with them, and what does it cost?
 # <details><summary>Answer</summary>
 #
-# It must give each a density of its own: with noise, the uniform law on the lowest of 17 cells, which every layer has to reproduce. These pixels are where bits are easily won, $P(0)\approx1$, and layers wasted. A latent-variable model with fewer latents than pixels (lecture 4) is free of that, and loses the exact likelihood.
+# It must give each a density of its own: with noise, the uniform law on the lowest of 17 cells, which every layer has to reproduce. These pixels are where bits are easily won, $P(0)\approx1$, and layers wasted. A latent-variable model with fewer latents than pixels (lecture 4) need spend none of them on such pixels, and loses the exact likelihood.
 # </details>
 #
 # 5. We trained through the solver: autograd stored all its stages. The lecture's adjoint method stores none. What would it have changed for the flow with 4 steps?

@@ -65,7 +65,10 @@ def bent(repair: Callable) -> dict:
     return {"planar_map": wrong}
 
 
-def walk(sign: float = -1, add: Callable = lambda old, h, div: old + h * div, vjp: bool = True):
+vjp = lambda v, y, eps: torch.autograd.grad(v, y, eps)[0]
+
+
+def walk(sign: float = -1, add: Callable = lambda old, h, div: old + h * div, row: Callable = vjp):
     """ode_log_prob by midpoints: sign of the step, how the divergence is kept, which product."""
 
     def wrong(f, x, eps, n):
@@ -75,8 +78,7 @@ def walk(sign: float = -1, add: Callable = lambda old, h, div: old + h * div, vj
             half = x + sign * 0.5 / n * f(1 - k / n, x)
             y = half.detach().requires_grad_()
             v = f(t, y)
-            row = torch.autograd.grad(v, y, eps)[0] if vjp else v.detach()
-            total = add(total, 1 / n, (row * eps).sum(1))
+            total = add(total, 1 / n, (row(v, y, eps) * eps).sum(1))
             x = x + sign / n * v.detach()
         return base_log_prob(x) - total
 
@@ -135,7 +137,9 @@ def restart(z, net, n):
 
 
 soft = lambda a: F.softplus(a) - 1 - a
-again = lambda z, w: ours.lu_inverse(z[:, w.order][:, w.order], w)
+again = lambda z, w, *_: ours.lu_inverse(z[:, w.order][:, w.order], w)
+undo = lambda z, w: (z[:, w.order.argsort()], *map(torch.linalg.inv, ours.lu_triangles(w)))
+aside = lambda z, w: ours.Moved(torch.linalg.multi_dot(undo(z, w)), -w.log_s.sum().expand(len(z)))
 shears = lambda a: torch.tensor([math.tan(a / 2), -math.sin(a), math.tan(a / 2)]).double()
 flat = lambda r, t, x, W, U, *_: (U @ W).trace().expand(len(x))
 late = lambda t, *args: flow_ridge.ridge_speed(1.0, *args)
@@ -164,14 +168,23 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("5", "once more, not undone", {"lu_inverse": again}),
     ("5", "of the forward map", field("lu_inverse", "log_det", lambda r, *_: -r.log_det)),
     ("5", "not one per example", field("lu_inverse", "log_det", lambda r, *_: r.log_det[0])),
+    ("5", "changed its parameters", {"lu_inverse": lambda z, w: again(z, w, w.lower.tril_(-1))}),
+    ("5", "not against their transposes", {"lu_inverse": aside}),
+    ("6", "changed in place", spoilt("sweep_path", lambda r, *_: r[-1].expand_as(r))),
     ("6", "last iterate", spoilt("sweep_path", lambda r, *_: r[-1])),
     ("6", "start is left out", spoilt("sweep_path", lambda r, *_: r[1:])),
     ("6", "where z belongs", {"sweep_path": restart}),
     ("7", "walks on, away", walk(sign=1)),
     ("7", "not integrated.", overwritten(lambda n: 1)),
     ("7", "one step of it is left", overwritten(lambda n: 1 / n)),
-    ("7", "no vector-Jacobian product", walk(vjp=False)),
+    ("7", "no vector-Jacobian product", walk(row=lambda v, *_: v.detach())),
     ("7", "wrong sign: log p falls", walk(add=lambda old, h, div: old - h * div)),
+    ("7", "with ones", walk(row=lambda v, y, _: vjp(v, y, torch.ones_like(v)))),
+    (
+        "7",
+        "time grows",
+        {"ode_log_prob": lambda f, *a: ours.ode_log_prob(lambda t, v: f(1 - t, v), *a)},
+    ),
     ("7", "steps are Euler's", {"ode_log_prob": euler}),
     ("8", "slope of tanh is missing", field("ridge_speed", "trace", flat)),
     ("8", "c is not multiplied", {"ridge_speed": late}),
