@@ -304,6 +304,7 @@ def check_planar():
             "w.u is not taken away in the repair": with_v(u + (kick + along * w) / (w @ w)),
             "m is softplus, without the -1": with_v(v + w / (w @ w)),
             "z itself is left out": h[:, None] * v,
+            "b is left out": z + (z @ w).tanh()[:, None] * v,
         }
         check_close("y", got.y, layer(z), slips, "B, D", "z + v tanh(w.z + b)", atol=1e-7)
         det = torch.linalg.slogdet(row_jacobians(layer, z)).logabsdet
@@ -463,7 +464,7 @@ def check_lu():
     }
     check_close("y", got.y, solve(W, z), slips, "B, D", "undo P, then L, then V")
     total = theta.log_s.sum()
-    slips = {"it is that of the forward map": total.expand(6), "it is one number, not one per example": -total, "the scales are not summed": -theta.log_s}
+    slips = {"it is that of the forward map": total.expand(6), "it is one number, not one per example": -total, "the signs belong to V, not to log|det|": -(theta.sign * theta.log_s).sum().expand(6), "the scales are not summed": -theta.log_s}
     check_close("log_det", got.log_det, -total.expand(6), slips, "B", "the diagonal of V, backwards")
 
 
@@ -808,6 +809,7 @@ def check_bits():
         "it is per image, not per dimension": 2 * bits,
         "D is forgotten in the density only": 2 + 2 * (bits - 2),
         "the S draws are added, not averaged (log S)": bits - math.log(9) / (2 * math.log(2)),
+        "the axes S and B are exchanged when unfolded": 2 - (each.reshape(16, 9).logsumexp(1) - math.log(9)) / (2 * math.log(2)),
         "y is (k + u) / (levels - 1)": 2 - (torch.stack([law((k + v) / 3) for v in u]).logsumexp(0) - math.log(9)) / (2 * math.log(2)),
         "log S stands outside of the division by D log 2": bits + math.log(9) * (1 - 1 / (2 * math.log(2))),
     }
@@ -942,6 +944,7 @@ def check_bridge():
         "it is KL(model || data): the bins are weighed by the model": left * (2 * left).log() + right * (2 * right).log(),
         "the data's 1/2 is missing: a divergence, not a cross-entropy": nats + math.log(2),
         "the weights 1/2 of the bins are missing": 2 * nats,
+        "the mass in the gap is not taken off the right bin": -0.5 * (4 * left * (1 - left)).log(),
     }
     check_close("nats", got.nats, nats, slips, "N", "sum of p log(p / q) over the bins, with p = (1/2, 0, 1/2)")
     check_that("least_bridge", bool((least_bridge(left, 0.0, lip).mass.abs() < 1e-12).all()), "no gap, no bridge: the mass must be 0.")

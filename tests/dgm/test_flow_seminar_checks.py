@@ -142,6 +142,8 @@ undo = lambda z, w: (z[:, w.order.argsort()], *map(torch.linalg.inv, ours.lu_tri
 aside = lambda z, w: ours.Moved(torch.linalg.multi_dot(undo(z, w)), -w.log_s.sum().expand(len(z)))
 shears = lambda a: torch.tensor([math.tan(a / 2), -math.sin(a), math.tan(a / 2)]).double()
 flat = lambda r, t, x, W, U, *_: (U @ W).trace().expand(len(x))
+signed = lambda r, z, w: -(w.sign * w.log_s).sum().expand(len(z))
+uncut = lambda r, left, *_: 0.5 * ((0.5 / left).log() + (0.5 / (1 - left)).log())
 late = lambda t, *args: flow_ridge.ridge_speed(1.0, *args)
 no_sigma = lambda r, x, mu, sigma: r.log_prob + math.log(sigma)
 steep = lambda left, width, lip: ours.least_bridge(left, width, 1 / lip)
@@ -161,12 +163,14 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("3", "by |w|, not by", bent(lambda u, w, a: u + soft(a) * w / w.norm())),
     ("3", "without the -1", bent(lambda u, w, a: u + (soft(a) + 1) * w / (w @ w))),
     ("3", "not its logarithm", field("planar_map", "log_det", lambda r, *_: r.log_det.exp())),
+    ("3", "b is left out", {"planar_map": lambda z, w, u, b: ours.planar_map(z, w, u, 0.0)}),
     ("4", "clockwise", spoilt("rotation_shears", lambda r, a: -r)),
     ("4", "middle shear", spoilt("rotation_shears", lambda r, a: r.abs() * r[0].sign())),
     ("4", "must raise a ValueError", {"rotation_shears": shears}),
     ("5", "forward map", {"lu_inverse": ours.lu_map}),
     ("5", "once more, not undone", {"lu_inverse": again}),
     ("5", "of the forward map", field("lu_inverse", "log_det", lambda r, *_: -r.log_det)),
+    ("5", "the signs belong to V", field("lu_inverse", "log_det", signed)),
     ("5", "not one per example", field("lu_inverse", "log_det", lambda r, *_: r.log_det[0])),
     ("5", "changed its parameters", {"lu_inverse": lambda z, w: again(z, w, w.lower.tril_(-1))}),
     ("5", "not against their transposes", {"lu_inverse": aside}),
@@ -191,11 +195,13 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("8", "cut off", field("ridge_speed", "trace", lambda r, *_: r.trace.detach())),
     ("9", "mean is taken of the logarithms", bits(lambda p: p.mean(0))),
     ("9", "added, not averaged", bits(lambda p: p.logsumexp(0))),
+    ("9", "S and B are exchanged", bits(lambda p: exp_mean(p.reshape(p.shape[::-1]).T))),
     ("9", "size 3,000", bits(exp_mean)),
     ("9", "log2(levels), are missing", spoilt("grey_bits", no_scale)),
     ("9", "in nats", spoilt("grey_bits", lambda r, *_: r * math.log(2))),
     ("10", "multiplies the width", {"least_bridge": steep}),
     ("10", "left plays no part", field("least_bridge", "mass", best)),
+    ("10", "not taken off", field("least_bridge", "nats", uncut)),
     ("10", "-log(1 - mass)", field("least_bridge", "nats", lambda r, *_: -(1 - r.mass).log())),
 ]
 
