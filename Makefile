@@ -17,7 +17,8 @@ export PYTHONHASHSEED := 0
 export MPLBACKEND := Agg
 
 APT_PACKAGES := bubblewrap chromium
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS)
+# worksteal: the long tests stand at the end, and nobody idles beside them
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: help env system lab notebooks weights reference homework test test-all verify bench demo \
         collect grade feedback gradebook doctor lint clean
