@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from autograder.layout import ClassFolder
 from autograder.nbg import gradebook
 from autograder.roster import Roster
 from autograder.settings import Homework, LateRule
-
-# a spreadsheet takes a cell that begins so for a formula
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from autograder.tables_csv import FORMULA_SIGNS, write_table
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,7 @@ def write_csv(rows: list[Row], path: Path, order: list[str]) -> None:
     """
     head = ["student_id", "name", "submitted_utc", "late_hours", "auto", "manual"]
     head += ["late_penalty", "total", "out_of", "to_mark", *order]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([safe(h) for h in head])
-        for row in rows:
-            writer.writerow([safe(value) for value in _values(row, order)])
-    aside.replace(path)
+    write_table(path, [head, *(_values(row, order) for row in rows)], cell=safe)
 
 
 def _values(row: Row, order: list[str]) -> list[Any]:
@@ -113,6 +103,6 @@ def safe(value: Any) -> Any:
     """A value for a CSV cell: numbers rounded, None empty, formulas quoted by an apostrophe."""
     if isinstance(value, float):
         return round(value, 3)
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA):
+    if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA_SIGNS):
         return "'" + value
     return "" if value is None else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from autograder.errors import CourseError
 from autograder.roster import Label, Roster
 
 # a spreadsheet takes a cell that begins so for a formula
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = "0123456789."
 # columns that say whose a row is: ours, Moodle's, Canvas's
 _OWNERS = ("student_id", "Email address", "SIS Login ID", "ID number", "ID", "Full name", "Student")
@@ -27,12 +27,12 @@ def neutral(value: Any) -> Any:
     """
     if not isinstance(value, str) or len(value) < 2 or _is_number(value):
         return value
-    return "'" + value if value.lstrip(" '").startswith(_FORMULA) else value
+    return "'" + value if value.lstrip(" '").startswith(FORMULA_SIGNS) else value
 
 
 def plain(text: str) -> str:
     """The text that `neutral` was given."""
-    quoted = text.startswith("'") and text.lstrip(" '").startswith(_FORMULA)
+    quoted = text.startswith("'") and text.lstrip(" '").startswith(FORMULA_SIGNS)
     return text[1:] if quoted else text
 
 
@@ -120,10 +120,18 @@ def read_table(path: Path) -> Table:
     return table
 
 
-def write_table(path: Path, rows: Iterable[Sequence[Any]], mark: bool = True) -> Path:
-    """Rows as CSV in UTF-8, formulas made neutral, whole or not at all; mark: for spreadsheets."""
+def write_table(
+    path: Path,
+    rows: Iterable[Sequence[Any]],
+    mark: bool = True,
+    cell: Callable[[Any], Any] = neutral,
+) -> Path:
+    """Rows as CSV in UTF-8, whole or not at all, each value through `cell`: formulas are neutral.
+
+    mark: the byte order mark by which spreadsheets know UTF-8.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
     with aside.open("w", encoding="utf-8-sig" if mark else "utf-8", newline="") as file:
-        csv.writer(file).writerows([[neutral(cell) for cell in row] for row in rows])
+        csv.writer(file).writerows([[cell(value) for value in row] for row in rows])
     return aside.replace(path)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from dgm.diffusion import append_dims, q_posterior, x0_from
+from dgm.diffusion import q_posterior, x0_from
+from dgm.tensors import append_dims
 
 
 def ddpm_step(

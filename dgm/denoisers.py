@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from dgm.diffusion import append_dims
 from dgm.gmm import GMM
+from dgm.tensors import append_dims
 
 
 def gaussian_denoiser(x_t: Tensor, a: Tensor, s: Tensor, mean: Tensor, cov: Tensor) -> Tensor:

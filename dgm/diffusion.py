@@ -12,10 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
-def append_dims(a: Tensor, ndim: int) -> Tensor:
-    """a (B,) with axes of length 1 behind, so that it broadcasts against an ndim-axes batch."""
-    return a.reshape(a.shape + (1,) * (ndim - a.ndim))
+from dgm.tensors import append_dims
 
 
 def linear_alpha_bar(T: int, beta_min: float = 1e-4, beta_max: float = 0.02) -> Tensor:

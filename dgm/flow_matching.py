@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dgm.diffusion import append_dims
 from dgm.ode import euler_step
+from dgm.tensors import append_dims
 from dgm.transport import ot_permutation
 
 

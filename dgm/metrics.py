@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dgm.digits import class_shares, digit_features, digit_net  # noqa: F401  (metrics on digits)
+from dgm.tensors import psd_root
 
 
 def sliced_wasserstein(
@@ -96,16 +97,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         raise ValueError(f"two feature sets of one shape are needed, not {a.shape} and {b.shape}")
     a, b = a.double(), b.double()
     s_a, s_b = (torch.atleast_2d(f.T.cov()) for f in (a, b))  # (F, F), by N - 1
-    root = _matrix_root(s_a)
+    root = psd_root(s_a)
     # tr (S_a S_b)^(1/2) = tr (R S_b R)^(1/2) with R = S_a^(1/2), which is symmetric
     cross = torch.linalg.eigvalsh(root @ s_b @ root).clamp(min=0).sqrt().sum()
     shift = (a.mean(0) - b.mean(0)).square().sum()
     return (shift + s_a.trace() + s_b.trace() - 2 * cross).item()
-
-
-def _matrix_root(s: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(s)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 class Floor(NamedTuple):

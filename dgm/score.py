@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from dgm.diffusion import append_dims
+from dgm.flow_cnf import exact_trace
+from dgm.tensors import append_dims
 
 
 def fisher_divergence(score_p: Tensor, score_q: Tensor) -> Tensor:
@@ -21,19 +22,9 @@ def fisher_divergence(score_p: Tensor, score_q: Tensor) -> Tensor:
     return (score_p - score_q).square().sum(-1)
 
 
-def score_trace(score: Callable, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The score (B, D) at x and the trace of its Jacobian (B,), exactly, by D backward passes."""
-    x = x.detach().requires_grad_()
-    s = score(x)
-    rows = [
-        torch.autograd.grad(s[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(x.shape[1])
-    ]
-    return s, torch.stack(rows).sum(0)
-
-
 def ism_loss(score: Callable, x: Tensor) -> Tensor:
     """Implicit score matching, tr(grad s) + |s|^2 / 2; Hyvarinen (2005), eq. 4. (B, D) -> (B,)."""
-    s, trace = score_trace(score, x)
+    s, trace = exact_trace(lambda t, x: score(x), 0.0, x.detach())
     return trace + s.square().sum(-1) / 2
 
 

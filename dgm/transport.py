@@ -9,6 +9,8 @@ import torch
 from scipy.optimize import linear_sum_assignment, linprog
 from torch import Tensor
 
+from dgm.tensors import psd_root
+
 
 def pair_costs(x: Tensor, y: Tensor, p: float = 2.0) -> Tensor:
     """|x_i - y_j|^p, Euclidean norm over all but the first axis. x (N, *D), y (M, *D) -> (N, M)."""
@@ -61,12 +63,6 @@ def discrete_plan(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, float]:
             "equal and not negative"
         )
     return torch.from_numpy(found.x.reshape(n, m)), float(found.fun)
-
-
-def psd_root(a: Tensor) -> Tensor:
-    """The symmetric square root of a symmetric positive semi-definite matrix (D, D)."""
-    lam, U = torch.linalg.eigh(a)
-    return (U * lam.clamp(min=0).sqrt()) @ U.T
 
 
 def gaussian_ot_map(cov0: Tensor, cov1: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dgm.diffusion import append_dims
+from dgm.tensors import append_dims
 
 
 def wasserstein_value(f_real: Tensor, f_fake: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from dgm.checks import check_close, check_named, check_that, test_rng
 from dgm.data import load_images
+from dgm.draws import normal
 from dgm.gmm import GMM, component_log_prob, gmm_elbo, gmm_log_prob, gmm_m_step, gmm_posterior, gmm_sample, gmm_start
 from dgm.gmm_holes import column_means, noisy_digits, run_hole_em, tear_rows
 from dgm.gmm_seminar import draw_components, sklearn_gmm
@@ -67,11 +68,6 @@ FLOORS = (0.001, 0.01, 0.03)  # scikit-learn's cure, tried on digits; smoke: (0.
 # %%
 rng = torch.Generator().manual_seed(SEED)
 torch.manual_seed(SEED)  # read by the initial weights of layers only; this seminar has none
-
-
-def normal(g, *shape):
-    """Standard normal float64 numbers from the generator g."""
-    return torch.randn(*shape, generator=g, dtype=torch.float64)
 
 
 def f64(values):

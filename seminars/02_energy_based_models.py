@@ -47,6 +47,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from dgm.checks import check_close, check_named, check_that, test_rng
+from dgm.draws import normal, uniform
 from dgm.ebm import EnergyMlp, ReplayBuffer, log_z_grid
 from dgm.mcmc import hmc_step, leapfrog, mala_step, run_chain, ula_step
 from dgm.metrics import energy_distance, metric_floor, mode_coverage
@@ -70,16 +71,6 @@ DRAWS = 1500  # samples of each machine in the last table; smoke: 60
 # %%
 rng = torch.Generator().manual_seed(SEED)
 torch.manual_seed(SEED)  # read by the initial weights of layers only
-
-
-def normal(g, *shape):
-    """Standard normal float64 numbers from the generator g."""
-    return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-
-def uniform(g, *shape):
-    """Uniform float64 numbers from the generator g."""
-    return torch.rand(*shape, generator=g, dtype=torch.float64)
 
 
 def random_machine(g, D, K, scale=1.0):

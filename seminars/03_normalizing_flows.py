@@ -50,6 +50,7 @@ from sklearn.datasets import load_digits
 from torch.distributions import Normal, SigmoidTransform, TransformedDistribution
 
 from dgm.checks import CheckFailed, check_close, check_named, check_that, test_rng
+from dgm.draws import normal, uniform
 from dgm.flow_glow import Logit
 from dgm.flow_made import Autoregressive, maf
 from dgm.flow_tools import row_jacobians
@@ -73,16 +74,6 @@ NOISES = 32  # draws of noise per image in the last column of the table; smoke: 
 # %%
 rng = torch.Generator().manual_seed(SEED)
 torch.manual_seed(SEED)  # read by the initial weights of layers only
-
-
-def normal(g, *shape):
-    """Standard normal float64 numbers from the generator g."""
-    return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-
-def uniform(g, *shape):
-    """Uniform float64 numbers from the generator g."""
-    return torch.rand(*shape, generator=g, dtype=torch.float64)
 
 
 def train_flow(flow, x, steps, lr, g, batch=256):

@@ -46,6 +46,7 @@ from torch.distributions import Categorical, MultivariateNormal, Normal, kl_dive
 
 from dgm.checks import check_close, check_named, check_that, test_rng
 from dgm.data import binarise
+from dgm.draws import normal
 from dgm.plots import CRITIC, DATA, MODEL, show_images
 from dgm.training import Fit, fit, minibatches
 from dgm.vae import VAE, bernoulli_log_prob, data_log_odds, elbo, iw_bound
@@ -64,11 +65,6 @@ GRID = 121  # points per latent axis when an integral is done on a grid; smoke: 
 # %%
 rng = torch.Generator().manual_seed(SEED)
 torch.manual_seed(SEED)  # read by the initial weights of layers only
-
-
-def normal(g, *shape):
-    """Standard normal float64 numbers from the generator g, for the checks."""
-    return torch.randn(*shape, generator=g, dtype=torch.float64)
 
 
 def random_factor(g, B, K):

@@ -1,6 +1,7 @@
 """A class with the small homework opened, made once and copied for each test that changes it."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,20 @@ from autograder.release import find_release
 from autograder.settings import Course, Homework, LateRule, load_course
 
 COURSE = Path(__file__).resolve().parents[2] / "course.yml"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scratch_base(tmp_path_factory):
+    """A folder of this process for temporary files.
+
+    What a test leaves on purpose, such as the scratch of a run that it killed, is not then taken
+    for what a test that runs beside it left behind.
+    """
+    tmp_path_factory.getbasetemp()  # where pytest keeps its own is settled before
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ag") as folder:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from dgm.flow_cnf import exact_trace
 from dgm.score import (
     annealed_langevin,
     denoise,
@@ -13,7 +14,6 @@ from dgm.score import (
     geometric_sigmas,
     ism_loss,
     ncsn_loss,
-    score_trace,
     ssm_loss,
 )
 
@@ -39,7 +39,7 @@ def _curved(x):
 def test_trace_and_implicit_loss_of_an_affine_score():
     """Oracle: tr A and |A x + b|^2 / 2 by hand."""
     x = _draw(6, 3)
-    s, trace = score_trace(_affine, x)
+    s, trace = exact_trace(lambda t, v: _affine(v), 0.0, x)
     torch.testing.assert_close(s.detach(), _affine(x))
     torch.testing.assert_close(trace.detach(), A.trace().expand(6))
     oracle = A.trace() + (x @ A.T + B).pow(2).sum(1) / 2
@@ -50,7 +50,8 @@ def test_trace_of_a_curved_score():
     """Oracle: torch.func's full Jacobian, point by point."""
     x = _draw(6, 3)
     J = torch.stack([torch.func.jacrev(lambda v: _curved(v[None])[0])(row) for row in x])
-    torch.testing.assert_close(score_trace(_curved, x)[1].detach(), J.diagonal(0, 1, 2).sum(1))
+    got = exact_trace(lambda t, v: _curved(v), 0.0, x)[1]
+    torch.testing.assert_close(got.detach(), J.diagonal(0, 1, 2).sum(1))
 
 
 def test_implicit_and_explicit_losses_differ_by_a_constant():

@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
+from dgm.tensors import psd_root
 from dgm.transport import (
     discrete_plan,
     gaussian_ot_map,
     gaussian_w2,
     ot_permutation,
     pair_costs,
-    psd_root,
     wasserstein,
     wasserstein_1d,
 )
