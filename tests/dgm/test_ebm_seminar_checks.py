@@ -1,56 +1,33 @@
-"""The check cells of seminar 2: silent on the right answers, in words on the usual wrong ones.
-
-They are taken from the seminar's source and run as a student runs them, in a name space with the
-set-up, the knobs and the helpers.
-"""
+"""The check cells of seminar 2: silent on the right answers, in words on the usual wrong ones."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from seminar_cells import SeminarCells, labels
 
 from dgm import ebm_seminar as ours
-from dgm.checks import CheckFailed
 from dgm.mcmc import energy_and_grad
 from dgm.rbm import free_energy, gibbs_step
 from dgm.samplers import effective_sample_size
 
-CELLS = (Path(__file__).parents[2] / "seminars/02_energy_based_models.py").read_text()
-CELLS = [cell.partition("\n")[2] for cell in CELLS.split("\n# %%")]
-START = "# @title Check of task "
-CHECKS = {c.removeprefix(START).split(":")[0]: c for c in CELLS if c.startswith(START)}
-NEEDED = ("# @title Set-up", "SEED = ", "rng = torch.Generator()")  # how these cells begin
+CELLS = SeminarCells("02_energy_based_models", ours)
+spoilt, field = CELLS.spoilt, CELLS.field
 
 
 @pytest.fixture(scope="module")
 def opening() -> dict:
-    """What stands before the first task, and the right answers."""
-    names: dict = {}
-    for cell in (*(c for c in CELLS if c.startswith(NEEDED)), "from dgm.ebm_seminar import *"):
-        exec(cell, names)
-    return names
+    return CELLS.opening()
 
 
 def test_every_task_has_a_check():
-    assert list(CHECKS) == [str(n) for n in range(1, 11)]
+    assert list(CELLS.checks) == [str(n) for n in range(1, 11)]
 
 
-@pytest.mark.parametrize("task", CHECKS)
+@pytest.mark.parametrize("task", CELLS.checks)
 def test_the_answer_passes(task, opening):
-    exec(CHECKS[task], dict(opening))
-
-
-def spoilt(name: str, change: Callable) -> dict:
-    """The right function `name`, its result changed: change(result, *arguments)."""
-    right = getattr(ours, name)
-    return {name: lambda *args: change(right(*args), *args)}
-
-
-def field(name: str, key: str, change: Callable) -> dict:
-    """The right function `name`, one field of its result replaced: change(result, *arguments)."""
-    return spoilt(name, lambda r, *args: r._replace(**{key: change(r, *args)}))
+    CELLS.run(task, opening)
 
 
 def langevin(energy, x, h, eps, size, drift=1.0):
@@ -192,8 +169,6 @@ WRONG = [  # task, what the check must say, the wrong answer
 ]
 
 
-@pytest.mark.parametrize(("task", "words", "wrong"), WRONG, ids=[f"{t}-{w}" for t, w, _ in WRONG])
+@pytest.mark.parametrize(("task", "words", "wrong"), WRONG, ids=labels(WRONG))
 def test_a_wrong_answer_is_refused_in_words(task, words, wrong, opening):
-    with pytest.raises(CheckFailed) as caught:
-        exec(CHECKS[task], opening | wrong)
-    assert words in str(caught.value)
+    assert words in CELLS.refusal(task, opening | wrong)

@@ -1,58 +1,34 @@
-"""The check cells of seminar 3: silent on the right answers, in words on the usual wrong ones.
-
-They are taken from the seminar's source and run as a student runs them, in a name space with the
-set-up, the knobs and the helpers.
-"""
+"""The check cells of seminar 3: silent on the right answers, in words on the usual wrong ones."""
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from seminar_cells import SeminarCells, labels
 
 from dgm import flow_ridge
 from dgm import flow_seminar as ours
-from dgm.checks import CheckFailed
 from dgm.flows import base_log_prob
 from dgm.ode import rk4_step
 
-CELLS = (Path(__file__).parents[2] / "seminars/03_normalizing_flows.py").read_text()
-CELLS = [cell.partition("\n")[2] for cell in CELLS.split("\n# %%")]
-START = "# @title Check of task "
-CHECKS = {c.removeprefix(START).split(":")[0]: c for c in CELLS if c.startswith(START)}
-NEEDED = ("# @title Set-up", "SEED = ", "rng = torch.Generator()")  # how these cells begin
-ANSWERS = ("from dgm.flow_seminar import *", "from dgm.flow_ridge import *")
+CELLS = SeminarCells("03_normalizing_flows", ours, flow_ridge)
+spoilt, field = CELLS.spoilt, CELLS.field
 
 
 @pytest.fixture(scope="module")
 def opening() -> dict:
-    """What stands before the first task, and the right answers."""
-    names: dict = {}
-    for cell in (*(c for c in CELLS if c.startswith(NEEDED)), *ANSWERS):
-        exec(cell, names)
-    return names
+    return CELLS.opening()
 
 
 def test_every_task_has_a_check():
-    assert list(CHECKS) == [str(n) for n in range(1, 11)]
+    assert list(CELLS.checks) == [str(n) for n in range(1, 11)]
 
 
-@pytest.mark.parametrize("task", CHECKS)
+@pytest.mark.parametrize("task", CELLS.checks)
 def test_the_answer_passes(task, opening):
-    exec(CHECKS[task], dict(opening))
-
-
-def spoilt(name: str, change: Callable) -> dict:
-    """The right function `name`, its result changed: change(result, *arguments)."""
-    right = getattr(ours, name, None) or getattr(flow_ridge, name)
-    return {name: lambda *args: change(right(*args), *args)}
-
-
-def field(name: str, key: str, change: Callable) -> dict:
-    """The right function `name`, one field of its result replaced: change(result, *arguments)."""
-    return spoilt(name, lambda r, *args: r._replace(**{key: change(r, *args)}))
+    CELLS.run(task, opening)
 
 
 def bent(repair: Callable) -> dict:
@@ -206,8 +182,6 @@ WRONG = [  # task, what the check must say, the wrong answer
 ]
 
 
-@pytest.mark.parametrize(("task", "words", "wrong"), WRONG, ids=[f"{t}-{w}" for t, w, _ in WRONG])
+@pytest.mark.parametrize(("task", "words", "wrong"), WRONG, ids=labels(WRONG))
 def test_a_wrong_answer_is_refused_in_words(task, words, wrong, opening):
-    with pytest.raises(CheckFailed) as caught:
-        exec(CHECKS[task], opening | wrong)
-    assert words in str(caught.value)
+    assert words in CELLS.refusal(task, opening | wrong)
