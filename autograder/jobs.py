@@ -54,11 +54,12 @@ class Job:
 
 
 def _tests_hash(job: Job) -> str:
-    """Hash of the tests of a version and of the oracles that they import."""
+    """Hash of a version's tests, of the oracles that they import and of what reports must hold."""
     source = Path(job.release) / "source" / job.homework / f"{job.homework}.ipynb"
     total = hashlib.sha256(source.read_bytes())
     folder = Path(job.root) / job.homework
-    for path in sorted([*folder.glob("oracles.py"), *folder.glob("oracles/*.py")]):
+    kinds = ("oracles.py", "oracles/*.py", "oracles/*.toml")
+    for path in sorted(path for kind in kinds for path in folder.glob(kind)):
         total.update(path.read_bytes())
     return total.hexdigest()
 

@@ -175,6 +175,20 @@ def test_the_key_follows_all_that_scores_depend_on(desk):
     assert len(keys) == 5 and replace(job, stamp="later").key == job.key
 
 
+@pytest.mark.parametrize("name", ["oracles/exact.py", "oracles/reports.toml"])
+def test_the_key_follows_what_the_tests_read(desk, name):
+    """A changed oracle or report rule grades anew; a note that lies beside them does not."""
+    desk.hand_in("ada", solved())
+    job = make_job(desk.place, NAME, "ada", desk.root)
+    folder = desk.root / NAME
+    (folder / "oracles").mkdir(parents=True)
+    keys = [job.key]
+    for path in ("oracles/notes.md", name):
+        (folder / path).write_text("one = 1\n")
+        keys.append(job.key)
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_merging_twice_is_merging_once(desk):
     """The same bundle again, as after a crash between merge and its note."""
     desk.hand_in("ada", solved())
