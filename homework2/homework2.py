@@ -217,6 +217,8 @@ def trained(file: str) -> LocalWeights:
 SEED = 0
 STEPS_WGAN = 5_000  # smoke: 20
 WGAN_LAMBDA = 1.0
+STEPS_SCORE = 3_000  # smoke: 20
+LANGEVIN_STEPS = 20  # smoke: 2
 FOLDER = "."  # where checkpoints live; a folder of your Drive survives a disconnect of Colab
 
 # %% [markdown]
@@ -654,6 +656,576 @@ save_weights(WGAN_FILE, averaged.average, folder=".")
 
 # %% [markdown]
 # # Problem 2: score matching (15 points)
+#
+# A density known up to its constant has a known score $s=\nabla\log p$, and a score can be learnt without the constant: by
+# parts, along random lines, or from noise that you add yourself. Then it carries noise to data. Signs and weights differ from the lecture's in every
+# task; read the contract first. Letters: `B` batch, `D` dimensions, `M` directions, `L` noise levels, `K` components.
+#
+# ### 2.1 Implicit score matching, for an energy (2 + 1 points)
+#
+# Let the model be an energy, $p_\theta\propto e^{-E_\theta}$, so that its score is $-\nabla E_\theta$. Hyvärinen's trick
+# turns the distance to the unknown data score into something that a sample can estimate, up to a constant of the data:
+# $$\tfrac12\,\mathbb E\,\big\|s_\theta(x)-\nabla\log p(x)\big\|^2 = \mathbb E\Big[\operatorname{tr}\nabla s_\theta(x)
+#   + \tfrac12\|s_\theta(x)\|^2\Big] + \text{const}.$$
+# Write the bracket in terms of $E_\theta$, for each example, exactly (no random directions: $D$ is small).
+
+
+# %% nbgrader={"grade_id": "p2-implicit", "solution": true}
+def implicit_loss(energy: Callable, x: Tensor) -> Tensor:
+    """The bracket for s = -grad E, at each example. energy: (B, D) -> (B,), examples apart; x (B, D). Returns (B,).
+
+    The energy's parameters get gradients from the result.
+    """
+    ### BEGIN SOLUTION
+    x = x.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
+    laplacian = torch.zeros_like(grad[:, 0])
+    for d in range(x.shape[1]):
+        (row,) = torch.autograd.grad(grad[:, d].sum(), x, create_graph=True)
+        laplacian = laplacian + row[:, d]
+    return 0.5 * grad.square().sum(-1) - laplacian
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-implicit-test", "grade": true, "points": 2} course={"tests": ["implicit_loss"]} cellView="form"
+# @title Visible test, 2 points: an energy whose derivatives are known; the loss and its gradient
+def check_p2_implicit() -> None:
+    rng = test_rng("p2-implicit")
+    x, energy = normal(rng, 5, 3), ToyCritic(normal(rng, 4, 3), normal(rng, 4), normal(rng, 4))
+
+    def parts(net):
+        p = (x @ net.w.T + net.bias).sigmoid()
+        half = 0.5 * ((p * net.out) @ net.w).square().sum(-1)
+        return half, (p * (1 - p) * net.out) @ net.w.square().sum(1)
+
+    half, laplacian = parts(energy)
+    p = (x @ energy.w.T + energy.bias).sigmoid()
+    everything = (p * (1 - p) * energy.out) @ energy.w.sum(1).square()
+    check_close(
+        "implicit_loss",
+        implicit_loss(energy, x),
+        half - laplacian,
+        axes="B",
+        slips={
+            "the trace has the sign of +Laplacian(E): the score is MINUS the gradient": half + laplacian,
+            "the trace is left out": half,
+            "the factor 1/2 is missing": 2 * half - laplacian,
+            "the trace is halved, too": half - laplacian / 2,
+            "the square of the score is left out": -laplacian,
+            "the square is subtracted": -half - laplacian,
+            "all entries of the Hessian are added: the trace takes the diagonal only": half - everything,
+            "the average over the dimensions is taken": (half - laplacian) / 3,
+            "the average over the batch is taken: return one number per example": (
+                half - laplacian
+            ).mean(),
+        },
+        look="tr grad s = -sum over d of d^2 E / dx_d^2; |s|^2 = |grad E|^2",
+    )
+    leaf = ToyCritic(*(v.clone().requires_grad_() for v in energy))
+    half, laplacian = parts(leaf)
+    expected = torch.autograd.grad((half - laplacian).sum(), leaf, retain_graph=True)
+    no_trace = torch.autograd.grad(half.sum(), leaf, retain_graph=True)
+    no_square = torch.autograd.grad(-laplacian.sum(), leaf)
+    _, grads = vjp(implicit_loss, (energy, x), torch.ones(5, dtype=torch.float64))
+    for name, got, want, half_only, rest in zip(leaf._fields, grads, expected, no_trace, no_square):
+        slips = {
+            "the trace is cut off from the parameters: create_graph=True": half_only,
+            "the square is cut off from the parameters": rest,
+        }
+        check_close(f"implicit_loss, gradient by the energy's {name}", got, want, slips=slips)
+
+
+check_p2_implicit()
+
+# %% nbgrader={"grade_id": "p2-implicit-hidden", "grade": true, "points": 1} course={"tests": ["implicit_loss"]}
+# Hidden test: one dimension, many, one example, single precision, an energy without curvature
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import curved_energy_loss
+
+
+def check_p2_implicit_corners() -> None:
+    rng = test_rng("p2-implicit-hidden")
+    for b, d in [(4, 1), (1, 9), (3, 2)]:
+        x = normal(rng, b, d)
+        energy = ToyCritic(normal(rng, 5, d), normal(rng, 5), normal(rng, 5))
+        expected = curved_energy_loss(*energy, x)
+        got = implicit_loss(energy, x)
+        check_close(f"B, D = {b}, {d}", got, expected, rtol=1e-5, atol=1e-6)
+    half = ToyCritic(*(v.float() for v in energy))
+    check_close("single precision", implicit_loss(half, x.float()), expected.float(), 1e-3, atol=1e-3)
+    far = ToyCritic(energy.w, energy.bias + 900, energy.out)  # softplus is linear there
+    slope = energy.out @ energy.w
+    expected = (0.5 * slope @ slope).expand(len(x))
+    check_close("an energy without curvature", implicit_loss(far, x), expected)
+
+
+check_p2_implicit_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.2 Along random directions (1 + 1 points)
+#
+# For large $D$ the trace costs too much. With directions $u$ that are uniform on the *unit sphere* (the lecture's have
+# covariance $I$; these do not), $\mathbb E[u^\top A\,u] = \operatorname{tr}A/D$. So the loss is
+# $$\frac1M\sum_{m=1}^{M} D\; u_m^\top \big(\nabla s(x)\big)\, u_m + \tfrac12\|s(x)\|^2,$$
+# with one backward pass for each direction and the exact square, which needs no direction at all.
+
+
+# %% nbgrader={"grade_id": "p2-sliced", "solution": true}
+def sliced_loss(score: Callable, x: Tensor, u: Tensor) -> Tensor:
+    """The loss above for each example. score: (B, D) -> (B, D), examples apart; x (B, D); u (M, B, D), unit vectors.
+
+    The score's parameters get gradients from the result. Returns (B,).
+    """
+    ### BEGIN SOLUTION
+    x = x.detach().requires_grad_()
+    s = score(x)
+    trace = torch.zeros_like(s[:, 0])
+    for u_m in u:
+        (row,) = torch.autograd.grad((s * u_m).sum(), x, create_graph=True)
+        trace = trace + x.shape[1] * (row * u_m).sum(-1) / len(u)
+    return trace + 0.5 * s.square().sum(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-sliced-test", "grade": true, "points": 1} course={"tests": ["sliced_loss"]} cellView="form"
+# @title Visible test, 1 point: a score whose Jacobian is known; the loss and its gradient
+def check_p2_sliced() -> None:
+    rng = test_rng("p2-sliced")
+    x, u = normal(rng, 5, 3), F.normalize(normal(rng, 2, 5, 3), dim=-1)
+    net = ToyNet(normal(rng, 4, 3), normal(rng, 4), normal(rng, 3, 4), normal(rng, 1)[0])
+
+    def parts(net):
+        h = (x @ net.w.T + net.bias).tanh()
+        jacobian = torch.einsum("dh,bh,he->bde", net.out, 1 - h.square(), net.w)
+        jacobian = jacobian - net.pull * torch.eye(3).double()
+        return jacobian, h @ net.out.T - net.pull * x
+
+    jacobian, s = parts(net)
+    along = torch.einsum("mbd,bde,mbe->mb", u, jacobian, u)
+    half = 0.5 * s.square().sum(-1)
+    loss = 3 * along.mean(0) + half
+    trace = jacobian.diagonal(dim1=1, dim2=2).sum(-1)
+    check_close(
+        "sliced_loss",
+        sliced_loss(net, x, u),
+        loss,
+        axes="B",
+        slips={
+            "the factor D is missing: u has length 1, its covariance is I/D": along.mean(0) + half,
+            "the score is projected in the square, too: here the square is exact": 3 * along.mean(0)
+            + 0.5 * (s * u).sum(-1).square().mean(0),
+            "the projection is used in the square, with a factor D": 3 * along.mean(0)
+            + 1.5 * (s * u).sum(-1).square().mean(0),
+            "the directions are summed: take their mean": 3 * along.sum(0) + half,
+            "only the first direction is used": 3 * along[0] + half,
+            "the second projection is left out: u^T grad s is a vector, multiply it by u": 3
+            * torch.einsum("mbd,bde->mb", u, jacobian).mean(0)
+            + half,
+            "it is the exact trace: use the directions": trace + half,
+            "the factor 1/2 is missing": loss + half,
+            "the square is left out": 3 * along.mean(0),
+            "the trace has the wrong sign": half - 3 * along.mean(0),
+            "the batch is averaged": loss.mean(),
+        },
+        look="grad of (s * u_m).sum() by x gives u_m^T times the Jacobian of each example",
+    )
+    leaf = ToyNet(*(v.clone().requires_grad_() for v in net))
+    jacobian, s = parts(leaf)
+    half = 0.5 * s.square().sum()
+    expected = torch.autograd.grad(
+        3 * torch.einsum("mbd,bde,mbe->", u, jacobian, u) / 2 + half, leaf, retain_graph=True
+    )
+    square_only = torch.autograd.grad(half, leaf)
+    _, grads = vjp(sliced_loss, (net, x, u), torch.ones(5, dtype=torch.float64))
+    for name, got, want, half_only in zip(leaf._fields, grads, expected, square_only):
+        slips = {"the trace is cut off from the parameters: create_graph=True": half_only}
+        check_close(f"sliced_loss, gradient by the score's {name}", got, want, slips=slips)
+
+
+check_p2_sliced()
+
+# %% nbgrader={"grade_id": "p2-sliced-hidden", "grade": true, "points": 1} course={"tests": ["sliced_loss"]}
+# Hidden test: directions along the axes give the exact trace; one dimension, one direction, single precision
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import exact_trace_loss
+
+
+def check_p2_sliced_corners() -> None:
+    rng = test_rng("p2-sliced-hidden")
+    for b, d in [(3, 4), (2, 1)]:
+        x = normal(rng, b, d)
+        net = ToyNet(normal(rng, 3, d), normal(rng, 3), normal(rng, d, 3), normal(rng, 1)[0])
+        axes = torch.eye(d).double()[:, None].expand(d, b, d)
+        expected = exact_trace_loss(*net, x)
+        check_close(f"B, D = {b}, {d}", sliced_loss(net, x, axes), expected)
+    half = ToyNet(*(v.float() for v in net))
+    got = sliced_loss(half, x.float(), -axes.float())
+    check_close("single precision, one direction", got, expected.float())
+
+
+check_p2_sliced_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.3 From noise of your own, with any covariance (2 + 1 points)
+#
+# Add noise $L\varepsilon$ with $\varepsilon\sim\mathcal N(0, I)$, a lower triangular matrix $L$ and so the covariance $LL^\top$. Given $x$, the law of
+# $\tilde x = x+L\varepsilon$ is a Gaussian whose score you can write down; regressing on it finds the score of the *smoothed*
+# law (Vincent, 2011). So that no direction of the noise dominates the loss, it is measured in units of the noise:
+# $$\tfrac12\,\big\|L^\top\big(s(\tilde x) - \nabla_{\tilde x}\log q(\tilde x\mid x)\big)\big\|^2.$$
+# For $L=\sigma I$ this is the usual weight $\sigma^2$.
+
+
+# %% nbgrader={"grade_id": "p2-denoising", "solution": true}
+def denoising_loss(score: Callable, x: Tensor, L: Tensor, eps: Tensor) -> Tensor:
+    """The weighted loss above for each example. score: (B, D) -> (B, D); x, eps (B, D); L (D, D). Returns (B,).
+
+    Accurate for tiny L as well, where the score of q is huge: the weight cancels it, so do not compute it.
+    """
+    ### BEGIN SOLUTION
+    noisy = x + eps @ L.T
+    return 0.5 * (score(noisy) @ L + eps).square().sum(-1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-denoising-test", "grade": true, "points": 2} course={"tests": ["denoising_loss"]} cellView="form"
+# @title Visible test, 2 points: against the score of torch's MultivariateNormal
+def check_p2_denoising() -> None:
+    rng = test_rng("p2-denoising")
+    x, eps = normal(rng, 5, 3), normal(rng, 5, 3)
+    L = 0.4 * normal(rng, 3, 3).tril(-1) + torch.diag((0.5 * normal(rng, 3)).exp())
+    net = ToyNet(normal(rng, 4, 3), normal(rng, 4), normal(rng, 3, 4), normal(rng, 1)[0])
+
+    noisy = (x + eps @ L.T).requires_grad_()
+    q = torch.distributions.MultivariateNormal(x, scale_tril=L)
+    (target,) = torch.autograd.grad(q.log_prob(noisy).sum(), noisy)
+
+    def loss(weight=L, at=x + eps @ L.T, sign=1.0):
+        return 0.5 * ((net(at) - sign * target) @ weight).square().sum(-1)
+
+    eye = torch.eye(3, dtype=torch.float64)
+    check_close(
+        "denoising_loss",
+        denoising_loss(net, x, L, eps),
+        loss(),
+        axes="B",
+        slips={
+            "the weight is left out: multiply by L^T before squaring": loss(weight=eye),
+            "the weight is the covariance and not its root L": loss(weight=L @ L.T),
+            "the weight is L and not its transpose": loss(weight=L.T),
+            "the target has the wrong sign: the score points back to x": loss(sign=-1.0),
+            "the noise is eps and not L eps": loss(at=x + eps),
+            "the noise is L^T eps: for rows, L eps is eps @ L.T": loss(at=x + eps @ L),
+            "the score is taken at the clean x": loss(at=x),
+            "the noise is taken for the target and its score is not rescaled": 0.5
+            * (net(x + eps @ L.T) + eps).square().sum(-1),
+            "the factor 1/2 is missing": 2 * loss(),
+            "the dimensions are averaged": loss() / 3,
+            "the batch is averaged": loss().mean(),
+        },
+        look="the score of q is -L^-T eps, so that L^T times it is -eps",
+    )
+
+
+check_p2_denoising()
+
+# %% nbgrader={"grade_id": "p2-denoising-hidden", "grade": true, "points": 1} course={"tests": ["denoising_loss"]}
+# Hidden test: tiny noise in single precision, one dimension, the score that it must be least at, the gradient
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import denoising_by_hand
+
+
+def check_p2_denoising_corners() -> None:
+    rng = test_rng("p2-denoising-hidden")
+    for b, d, size in [(4, 1, 1.0), (3, 5, 0.3)]:
+        x, eps = normal(rng, b, d), normal(rng, b, d)
+        L = size * (normal(rng, d, d).tril(-1) + torch.eye(d))
+        net = ToyNet(normal(rng, 3, d), normal(rng, 3), normal(rng, d, 3), normal(rng, 1)[0])
+        expected = denoising_by_hand(*net, x, L, eps)
+        check_close(f"B, D = {b}, {d}", denoising_loss(net, x, L, eps), expected)
+    _, grads = vjp(denoising_loss, (net, x, L, eps), torch.ones(3).double())
+    check_that("the gradient", grads[0] is not None, "the score's parameters get none")
+    half = ToyNet(*(v.float() for v in net))
+    tiny = (1e-20 * L).float()
+    expected = 0.5 * eps.square().sum(-1).float()
+    check_close("tiny noise", denoising_loss(half, x.float(), tiny, eps.float()), expected)
+
+
+check_p2_denoising_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.4 A score that is known: a mixture, smoothed (1 + 1 points)
+#
+# A `Rounds` is a mixture of round Gaussians, each with a standard deviation of its own. Smoothed by $\mathcal N(0,\sigma^2I)$
+# it is another one. Return the score of the smoothed mixture, with a $\sigma$ for each example.
+
+
+# %% nbgrader={"grade_id": "p2-mixture", "solution": true}
+def smoothed_score(x: Tensor, sigma: Tensor, law: Rounds) -> Tensor:
+    """grad_x log p_sigma(x), p_sigma = law * N(0, sigma^2 I). x (B, D); sigma (B,), not negative. Returns (B, D).
+
+    Finite at points far from every component.
+    """
+    ### BEGIN SOLUTION
+    var = law.std.square() + sigma[:, None].square()  # (B, K)
+    pull = (law.mean - x[:, None]) / var[..., None]  # (B, K, D)
+    squares = (law.mean - x[:, None]).square().sum(-1)
+    log_joint = law.log_share - 0.5 * (squares / var + x.shape[1] * var.log())
+    return (log_joint.softmax(-1)[..., None] * pull).sum(1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-mixture-test", "grade": true, "points": 1} course={"tests": ["smoothed_score"]} cellView="form"
+# @title Visible test, 1 point: the gradient of a log-density built by torch.distributions
+def check_p2_mixture() -> None:
+    from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+    rng = test_rng("p2-mixture")
+    law = Rounds(normal(rng, 4).log_softmax(0), normal(rng, 4, 3), (0.5 * normal(rng, 4)).exp())
+    x, sigma = normal(rng, 6, 3), (0.5 * normal(rng, 6)).exp()
+
+    def score(std, log_share=law.log_share):
+        at = x.clone().requires_grad_()
+        parts = Independent(Normal(law.mean, std[..., None].expand(6, 4, 3)), 1)
+        log_p = MixtureSameFamily(Categorical(logits=log_share.expand(6, 4)), parts).log_prob(at)
+        return torch.autograd.grad(log_p.sum(), at)[0]
+
+    both = (law.std.square() + sigma[:, None].square()).sqrt()
+    var = both.square()
+    squares = (law.mean - x[:, None]).square().sum(-1)
+    pull = (law.mean - x[:, None]) / var[..., None]
+    post = lambda dims: (law.log_share - 0.5 * (squares / var + dims * var.log())).softmax(-1)
+    check_close(
+        "smoothed_score",
+        smoothed_score(x, sigma, law),
+        score(both),
+        axes="B, D",
+        slips={
+            "the law is not smoothed: variances add": score(law.std.expand(6, 4)),
+            "standard deviations are added: variances add": score(law.std + sigma[:, None]),
+            "only the noise is counted: each component has a width of its own": score(
+                sigma[:, None].expand(6, 4)
+            ),
+            "the shares are left out of the posterior": score(both, 0 * law.log_share),
+            "the shares alone are the weights: use the posterior given x": (
+                law.log_share.exp()[:, None] * pull
+            ).sum(1),
+            "the volumes are left out of the posterior: the widths differ": (
+                post(0)[..., None] * pull
+            ).sum(1),
+            "the volume counts once and not once for each dimension": (post(1)[..., None] * pull).sum(1),
+            "it is not divided by the variance": (post(3)[..., None] * pull * var[..., None]).sum(1),
+            "it is divided by the standard deviation": (post(3)[..., None] * pull * both[..., None]).sum(1),
+            "the sign is wrong: a score points to the mass": -score(both),
+        },
+        look="sum_k p_sigma(k | x) (mu_k - x) / (std_k^2 + sigma^2)",
+    )
+
+
+check_p2_mixture()
+
+# %% nbgrader={"grade_id": "p2-mixture-hidden", "grade": true, "points": 1} course={"tests": ["smoothed_score"]}
+# Hidden test: no noise at all, far points, one component, one dimension, many dimensions
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import score_of_rounds
+
+
+def check_p2_mixture_corners() -> None:
+    rng = test_rng("p2-mixture-hidden")
+    for b, k, d in [(4, 1, 2), (5, 3, 1), (3, 2, 30)]:
+        law = Rounds(normal(rng, k).log_softmax(0), normal(rng, k, d), normal(rng, k).exp())
+        x, sigma = normal(rng, b, d), 2 * uniform(rng, b)
+        sigma[0], x[-1] = 0.0, 1e4 * x[-1]
+        expected = score_of_rounds(x, sigma, *law)
+        got = smoothed_score(x, sigma, law)
+        check_close(f"B, K, D = {b}, {k}, {d}", got, expected, rtol=1e-5, atol=1e-6)
+
+
+check_p2_mixture_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.5 Annealed Langevin dynamics (2 + 1 points)
+#
+# Down a ladder of noise levels $\sigma_1 > \dots > \sigma_L$, with `T` steps at each,
+# $$x \leftarrow x + h_l\, s(x, \sigma_l) + \sqrt{2h_l}\; z,\qquad h_l = h\,\sigma_l^2,$$
+# and at the very end one step *without* noise that removes the last level's noise at once: Tweedie's formula, $x \leftarrow x + \sigma_L^2\, s(x,\sigma_L)$.
+# (The lecture's step has $h/2$ where this one has $h$.) The noise is an argument: `noise[l, i]` is $z$ of step $i$ at level $l$.
+
+
+# %% nbgrader={"grade_id": "p2-annealed", "solution": true}
+@torch.no_grad()
+def annealed_langevin(model: Callable, x: Tensor, sigmas: Tensor, noise: Tensor, h: float) -> Tensor:
+    """Samples after all levels and the last denoising step. model(x, sigma (B,), None) is the score at a level.
+
+    x (B, D), the start; sigmas (L,), the largest first; noise (L, T, B, D). T may be zero. Returns (B, D).
+    """
+    ### BEGIN SOLUTION
+    for sigma, draws in zip(sigmas, noise):
+        level, step = sigma.expand(len(x)), h * sigma**2
+        for z in draws:
+            x = x + step * model(x, level, None) + (2 * step).sqrt() * z
+    return x + sigma**2 * model(x, level, None)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p2-annealed-test", "grade": true, "points": 2} course={"tests": ["annealed_langevin"]} cellView="form"
+# @title Visible test, 2 points: three levels of two steps, written out here
+def check_p2_annealed() -> None:
+    rng = test_rng("p2-annealed")
+    net = ToyNet(normal(rng, 4, 2), normal(rng, 4), normal(rng, 2, 4), 1 + uniform(rng, 1)[0])
+    start, noise, h = 2 * normal(rng, 5, 2), normal(rng, 3, 2, 5, 2), 0.3
+    sigmas = torch.tensor([1.2, 0.7, 0.4], dtype=torch.float64)
+
+    def run(levels=(0, 1, 2), size=lambda s: h * s**2, spread=2.0, last=True, told=None, extra=0.0, power=2):
+        x = start
+        for l in levels:
+            s = sigmas[l]
+            seen = s if told is None else told
+            for z in noise[l]:
+                x = x + size(s) * net(x, seen.expand(5)) + (spread * size(s)) ** 0.5 * z
+        s = sigmas[levels[-1]]
+        end = x + s**power * net(x, s.expand(5))
+        return end + extra * (2 * size(s)) ** 0.5 * noise[-1, -1] if last else x
+
+    check_close(
+        "annealed_langevin",
+        annealed_langevin(net, start, sigmas, noise, h),
+        run(),
+        axes="B, D",
+        slips={
+            "the last step, Tweedie's, is missing": run(last=False),
+            "noise is added at the last step, too": run(extra=1.0),
+            "the last step has the factor sigma and not sigma^2": run(power=1),
+            "the noise is sqrt(h) z and not sqrt(2 h) z": run(spread=1.0),
+            "the drift is h/2 as in the lecture, and the noise sqrt(h)": run(
+                size=lambda s: h * s**2 / 2
+            ),
+            "the step is h at every level: h_l = h sigma_l^2": run(size=lambda s: torch.as_tensor(h).double()),
+            "the step is h sigma_l: the square is missing": run(size=lambda s: h * s),
+            "the step is relative to the last level: here h_l = h sigma_l^2": run(
+                size=lambda s: h * (s / sigmas[-1]) ** 2
+            ),
+            "the levels run upwards": run(levels=(2, 1, 0)),
+            "the last level is left out": run(levels=(0, 1)),
+            "the network is told the first level all the way": run(told=sigmas[0]),
+            "the network is told the last level all the way": run(told=sigmas[-1]),
+        },
+        look="for each level, for each z: x + h_l s + sqrt(2 h_l) z; after all: x + sigma_L^2 s",
+    )
+
+
+check_p2_annealed()
+
+# %% nbgrader={"grade_id": "p2-annealed-hidden", "grade": true, "points": 1} course={"tests": ["annealed_langevin"]}
+# Hidden test: exact covariance of a Gaussian after many steps; one level, no steps, each example for itself
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import langevin_on_a_line
+
+
+def check_p2_annealed_corners() -> None:
+    rng = test_rng("p2-annealed-hidden")
+    zero = torch.zeros((), dtype=torch.float64)
+    line = ToyNet(*(0 * normal(rng, *s) for s in [(1, 1), (1,), (1, 1)]), 1.3 + zero)
+    start, noise = 2 * normal(rng, 6, 1), normal(rng, 4, 5, 6, 1)
+    sigmas = torch.tensor([1.5, 1.0, 0.5, 0.2], dtype=torch.float64)
+    for levels, steps in [(4, 5), (1, 3), (2, 0)]:
+        got = annealed_langevin(line, start, sigmas[:levels], noise[:levels, :steps], 0.1)
+        expected = langevin_on_a_line(1.3, start, sigmas[:levels], noise[:levels, :steps], 0.1)
+        check_close(f"L, T = {levels}, {steps}", got, expected)
+    half = ToyNet(*(v.float() for v in line))
+    got = annealed_langevin(half, start.float(), sigmas[:2].float(), noise[:2, :0].float(), 0.1)
+    check_close("single precision", got, expected.float())
+
+
+check_p2_annealed_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 2.6 Five petals, three ways down (2 points, by a person)
+#
+# The next cell samples `five_petals()` (shares 0.30 to 0.10) three times from the same 2,000 starting points, with your
+# functions: *plain* Langevin steps with the exact score, *annealed* ones with the exact score, and annealed ones with a network trained by your `denoising_loss`.
+
+# %% tags=["train"]
+petal_law = five_petals()
+torch.manual_seed(SEED)  # the initial weights
+score_net, score_rng = PlaneNet(), torch.Generator().manual_seed(SEED + 3)
+ladder = torch.logspace(math.log10(3.0), math.log10(0.05), 16)
+
+
+def learnt_score(x: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
+    return score_net(x / (1 + sigma[:, None]), sigma.log()) / sigma[:, None]
+
+
+def level_loss(x: Tensor) -> Tensor:
+    """Eight noise levels for a batch, 64 examples each."""
+    total = 0.0
+    for part, k in zip(x.chunk(8), torch.randint(16, (8,), generator=score_rng)):
+        sigma, eps = ladder[k], torch.randn(part.shape, generator=score_rng)
+        score = lambda y: learnt_score(y, sigma.expand(len(y)))
+        total = total + denoising_loss(score, part, sigma * torch.eye(2), eps).mean() / 8
+    return total
+
+
+score_data = minibatches(petal_law.sample(20_000, score_rng), 512, score_rng)
+score_cfg = Fit(steps=STEPS_SCORE, lr=2e-3, schedule="one_cycle")
+score_curve = list(progress(fit(level_loss, score_net, score_data, score_cfg), STEPS_SCORE, "score"))
+
+# %% tags=["train"]
+langevin_rng = torch.Generator().manual_seed(SEED + 4)
+first = 3 * torch.randn(2_000, 2, generator=langevin_rng)
+steps_noise = torch.randn(16, LANGEVIN_STEPS, 2_000, 2, generator=langevin_rng)
+exact = lambda x, sigma, cond: smoothed_score(x, sigma, petal_law)
+plain_noise = steps_noise.flatten(0, 1)[None]  # as many steps, all at the last level
+ways_down = {
+    "plain, exact score": annealed_langevin(exact, first, ladder[-1:], plain_noise, 4.0),
+    "annealed, exact score": annealed_langevin(exact, first, ladder, steps_noise, 0.1),
+    "annealed, learnt score": annealed_langevin(learnt_score, first, ladder, steps_noise, 0.1),
+}
+fresh_petals = petal_law.sample(2_000, langevin_rng)
+for name, x in {**ways_down, "fresh draws": fresh_petals}.items():
+    shares = ", ".join(f"{v:.3f}" for v in petal_shares(x).tolist())
+    print(f"{name:24s} shares {shares}; sliced W1 {sliced_w1(x, petal_law.sample(2_000, langevin_rng)):.3f}")
+
+# %% [markdown]
+# **Figure (1 point).** The three samples and fresh draws of the law, side by side, on one scale, with the shares of the petals
+# written at the petals or in the titles. *Full mark: four panels, equal aspect, one scale, the shares readable, titles that say what
+# is to be seen. Half: no shares, or different scales.*
+
+# %% nbgrader={"grade_id": "p2-figure", "grade": true, "solution": true, "points": 1} tags=["train"]
+### BEGIN SOLUTION
+fig, axes = plt.subplots(1, 4, figsize=(12, 3.3), sharex=True, sharey=True)
+titles = ["plain: shares of the start", "annealed: shares right", "annealed, learnt score", "fresh draws"]
+for ax, title, x in zip(axes, titles, [*ways_down.values(), fresh_petals]):
+    ax.scatter(*x.T, s=2, alpha=0.4, color=DATA if x is fresh_petals else MODEL)
+    for place, share in zip(1.45 * petal_law.mean, petal_shares(x)):
+        ax.text(*place.tolist(), f"{share:.2f}", ha="center", va="center", fontsize=9)
+    ax.set(xlim=(-3.6, 3.6), ylim=(-3.6, 3.6), aspect="equal", xlabel="$x_1$")
+    ax.set_title(title, fontsize=10)
+axes[0].set_ylabel("$x_2$")
+fig.tight_layout()
+### END SOLUTION
+
+# %% [markdown]
+# **Discussion (1 point; at most 100 words).** The plain chain uses a score that is exact at every point, and gets the shares
+# wrong. Where is the information about the shares, and why does this chain not get at it? What do the first levels do
+# about it? *Full mark: where the shares enter the score and why the chain hardly visits that place, and what
+# the large levels change about both. Half: one of the two.*
+
+# %% [markdown] nbgrader={"grade_id": "p2-discussion", "grade": true, "solution": true, "points": 1}
+# *Reference answer.* Inside a petal the score is that of one Gaussian: the petal's share is a constant factor there, and its
+# gradient vanishes. Shares show only where two petals have comparable density, far out between them, where almost no mass is. A chain crosses
+# there once in a very long time, so that each point stays in the petal to whose basin it started, and the shares are those of the
+# start. At the first levels the smoothed petals overlap: the shares are in the score wherever the chain is, and it
+# moves freely; as the noise falls, each point settles with about the right probability.
 
 # %% [markdown]
 # # Problem 3: a conditional diffusion model for faces (55 points)

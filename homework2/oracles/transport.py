@@ -11,7 +11,7 @@ CLOSED = 1e6  # the price of a way that is closed, far above every open one
 
 
 def work_on_the_line(x: Tensor, a: Tensor, y: Tensor, b: Tensor) -> Tensor:
-    """W_1 on the line: the leftmost sand goes to the leftmost hole until all is gone. Returns ()."""
+    """W_1 on the line, (): the leftmost sand goes to the leftmost hole until all is gone."""
     heaps = sorted(zip(x.tolist(), a.tolist()))
     holes = sorted(zip(y.tolist(), b.tolist()))
     work, (at, sand), (to, room) = 0.0, heaps.pop(0), holes.pop(0)
