@@ -49,6 +49,7 @@ from dgm.training import Ema, Fit, fit, minibatches, progress
 from dgm.weights import save_weights
 
 HOMEWORK = "homework2"
+DELTA = 0.05  # problem 4: the least time left that a predicted end is divided by
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 # --- problems 1, 2 and 4 ---------------------------------------------------------------------------
@@ -67,6 +68,13 @@ class PathPoint(NamedTuple):
 
     x_t: Tensor  # (B, *D)
     u_t: Tensor  # (B, *D)
+
+
+class Pairs(NamedTuple):
+    """Noise and the points that belong to it."""
+
+    x0: Tensor  # (B, D)
+    x1: Tensor  # (B, D)
 
 
 class ToyCritic(NamedTuple):
@@ -217,8 +225,11 @@ def trained(file: str) -> LocalWeights:
 SEED = 0
 STEPS_WGAN = 5_000  # smoke: 20
 WGAN_LAMBDA = 1.0
+STEPS_CRITIC = 1_500  # smoke: 20
 STEPS_SCORE = 3_000  # smoke: 20
 LANGEVIN_STEPS = 20  # smoke: 2
+STEPS_FLOW = 4_000  # smoke: 20
+N_REFLOW = 20_000  # smoke: 256
 FOLDER = "."  # where checkpoints live; a folder of your Drive survives a disconnect of Colab
 
 # %% [markdown]
@@ -632,7 +643,7 @@ check_p1_critic_corners()
 petals = five_petals()
 petal_points = petals.sample(20_000, torch.Generator().manual_seed(SEED))
 torch.manual_seed(SEED)  # the initial weights
-generator, critic_net, averaged = make_generator(), PlaneCritic(), None
+generator, critic_net = make_generator(), PlaneCritic()
 averaged = Ema(generator, decay=0.995)
 wgan_rng = torch.Generator().manual_seed(SEED + 1)
 draw_fakes = lambda: generator(torch.randn(256, 2, generator=wgan_rng))
@@ -643,16 +654,118 @@ def critic_batch_loss(x: Tensor) -> Tensor:
     return critic_loss(critic_net, x, draw_fakes(), u, torch.ones(2), WGAN_LAMBDA)
 
 
-game = Fit(steps=STEPS_WGAN, lr=1e-3, betas=(0.0, 0.9))
+game = Fit(steps=STEPS_WGAN, lr=2e-3, betas=(0.0, 0.9))
 critic_batches = minibatches(petal_points, 256, torch.Generator().manual_seed(SEED + 2))
-critic_steps = fit(critic_batch_loss, critic_net, critic_batches, Fit(3 * game.steps, 1e-3, betas=(0.0, 0.9)))
+critic_cfg = Fit(steps=3 * STEPS_WGAN, lr=2e-3, betas=(0.0, 0.9))
+critic_steps = fit(critic_batch_loss, critic_net, critic_batches, critic_cfg)
 noise_batches = iter(lambda: None, 0)  # the generator needs no data
 generator_steps = fit(lambda _: -critic_net(draw_fakes()).mean(), generator, noise_batches, game)
 wgan_curve = []
 for _ in progress(generator_steps, game.steps, "WGAN"):
     averaged.update(generator)
-    wgan_curve.append(-sum(next(critic_steps, math.nan) for _ in range(3)) / 3)
+    wgan_curve.append(-sum(next(critic_steps) for _ in range(3)) / 3)
 save_weights(WGAN_FILE, averaged.average, folder=".")
+
+# %% tags=["train"]
+z_check = torch.Generator().manual_seed(SEED + 9)
+with torch.no_grad():
+    gan_points = averaged.average(torch.randn(20_000, 2, generator=z_check))
+gan_truth = petals.sample(20_000, z_check)
+print("shares of the petals:", ", ".join(f"{v:.3f}" for v in petal_shares(gan_points).tolist()))
+print(f"sliced W1 to fresh points = {sliced_w1(gan_points, gan_truth):.3f}, of two samples of the law {sliced_w1(petals.sample(20_000, z_check), gan_truth):.3f}")
+
+# %% tags=["full"] nbgrader={"grade_id": "p1-wgan-test", "grade": true, "points": 1} course={"tests": [], "weights": "homework2_wgan.safetensors", "build": "make_generator"} cellView="form"
+# @title Visible test, 1 point: every petal has at least half of its share
+def check_p1_wgan() -> None:
+    x = trained(WGAN_FILE).call("forward", torch.randn(20_000, 2, generator=test_rng("p1-wgan")))
+    check_that("generator", bool(x.isfinite().all()), "some of its points are NaN or infinite")
+    shares = petal_shares(x)
+    told = ", ".join(f"{v:.3f}" for v in shares.tolist())
+    print(f"shares of the petals: {told}")
+    enough = bool((shares >= 0.5 * five_petals().log_share.exp()).all())
+    check_that("generator", enough, f"a petal has less than half of its share: {told}")
+
+
+check_p1_wgan()
+
+# %% tags=["full"] nbgrader={"grade_id": "p1-wgan-hidden", "grade": true, "points": 2} course={"tests": [], "weights": "homework2_wgan.safetensors", "build": "make_generator"}
+# Hidden test: sliced W1 of 20,000 points of your generator to as many fresh ones
+# 2 points
+### BEGIN HIDDEN TESTS
+def score_wgan() -> float:
+    rng = test_rng("p1-wgan-hidden")
+    x = trained(WGAN_FILE).call("forward", torch.randn(20_000, 2, generator=rng))
+    check_that("generator", bool(x.isfinite().all()), "some of its points are NaN or infinite")
+    found = sliced_w1(x, five_petals().sample(20_000, rng))
+    print(f"sliced W1 to fresh points = {found:.3f}")
+    return banded(found, {0.10: 2, 0.18: 1})
+
+
+score_wgan()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 1.6 The critic against the exact potential (2 points, by a person)
+#
+# What a critic should be can be computed where both sides are finite samples. The next cell takes 150 points of a standard normal law and 150
+# petal points, solves the transport between them exactly (your `transport`), extends the potential to the plane (your
+# `largest_extension`), and trains a critic on the same two sets (your `critic_loss`, the first set as the fakes).
+
+# %% tags=["train"]
+small_rng = torch.Generator().manual_seed(SEED + 10)
+sand, holes = torch.randn(150, 2, generator=small_rng), petals.sample(150, small_rng)
+masses = torch.full((150,), 1 / 150)
+exact_transport = transport(torch.cdist(holes, sand), masses, masses)
+exact_w1 = (exact_transport.plan * torch.cdist(holes, sand)).sum().item()
+exact_potential = lambda z: largest_extension(z, sand, -exact_transport.g, 1.0)
+torch.manual_seed(SEED)
+lone_critic = PlaneCritic()
+lone_loss = lambda u: critic_loss(lone_critic, holes, sand, u, torch.ones(2), WGAN_LAMBDA)
+lone_batches = (torch.rand(150, generator=small_rng) for _ in range(STEPS_CRITIC))
+list(fit(lone_loss, lone_critic, lone_batches, Fit(STEPS_CRITIC, 2e-3, "one_cycle")))
+with torch.no_grad():
+    critic_value = (lone_critic(holes).mean() - lone_critic(sand).mean()).item()
+    potential_value = (exact_potential(holes).mean() - exact_potential(sand).mean()).item()
+print(f"exact W1 {exact_w1:.4f}; the exact potential's value {potential_value:.4f}; the critic's value {critic_value:.4f}")
+
+# %% [markdown]
+# **Figure (1 point).** Three panels: 2,000 points of your generator over as many of the law; the exact potential in the plane; the trained critic in
+# the plane, on the same levels after an added constant (why is one free?), with the two sets of points. *Full mark: three panels, equal aspect, the two fields on one
+# colour scale, titles that say what is to be seen. Half: fields on different scales, or no points.*
+
+# %% nbgrader={"grade_id": "p1-figure", "grade": true, "solution": true, "points": 1} tags=["train"]
+### BEGIN SOLUTION
+ticks = torch.linspace(-3.2, 3.2, 81)
+plane = torch.cartesian_prod(ticks, ticks)
+with torch.no_grad():
+    fields = [exact_potential(plane), lone_critic(plane)]
+fields = [(v - v.mean()).reshape(81, 81).T for v in fields]  # a constant is free
+levels = torch.linspace(min(v.min() for v in fields), max(v.max() for v in fields), 15)
+fig, axes = plt.subplots(1, 3, figsize=(11, 3.5), sharex=True, sharey=True)
+axes[0].scatter(*gan_truth[:2_000].T, s=2, color=DATA, label="law")
+axes[0].scatter(*gan_points[:2_000].T, s=2, color=MODEL, alpha=0.5, label="generator")
+axes[0].set_title("All petals found, thin bridges between them", fontsize=10)
+axes[0].legend(fontsize=8, markerscale=4)
+for ax, v, title in zip(axes[1:], fields, ("exact potential", "critic: the same, smoothed")):
+    shown = ax.contourf(ticks, ticks, v, levels=levels, cmap="viridis")
+    ax.scatter(*sand.T, s=3, color="white")
+    ax.scatter(*holes.T, s=3, color="black")
+    ax.set_title(title, fontsize=10)
+for ax in axes:
+    ax.set(aspect="equal", xlabel="$x_1$", xlim=(-3.2, 3.2), ylim=(-3.2, 3.2))
+axes[0].set_ylabel("$x_2$")
+fig.colorbar(shown, ax=list(axes), shrink=0.8, label="potential, less its mean")
+### END SOLUTION
+
+# %% [markdown]
+# **Discussion (1 point; at most 100 words).** Compare the three printed numbers. Which of them must agree, and why? Name one effect that makes the
+# critic's value too large and one that makes it too small. *Full mark: the equality by duality; two effects, each with its direction. Half: one of the two.*
+
+# %% [markdown] nbgrader={"grade_id": "p1-discussion", "grade": true, "solution": true, "points": 1}
+# *Reference answer.* The first two: by strong duality the best potentials reach the cost of the best plan, and the extension has the
+# same values at the points and slope at most one, so it attains $W_1$. Too large: the penalty is finite and looks only at points between pairs, so slopes somewhat
+# above one pay; a value is then the distance times that slope. Too small: a smooth network of this size, trained for a short time, cannot follow the kinks of the exact
+# potential. With fresh points there is a third one: between finite samples even the exact value is larger than between the laws.
 
 # %% [markdown]
 # # Problem 2: score matching (15 points)
@@ -1170,7 +1283,7 @@ def level_loss(x: Tensor) -> Tensor:
     total = 0.0
     for part, k in zip(x.chunk(8), torch.randint(16, (8,), generator=score_rng)):
         sigma, eps = ladder[k], torch.randn(part.shape, generator=score_rng)
-        score = lambda y: learnt_score(y, sigma.expand(len(y)))
+        score = lambda y, sigma=sigma: learnt_score(y, sigma.expand(len(y)))
         total = total + denoising_loss(score, part, sigma * torch.eye(2), eps).mean() / 8
     return total
 
@@ -1232,6 +1345,625 @@ fig.tight_layout()
 
 # %% [markdown]
 # # Problem 4: flow matching (15 points)
+#
+# A field of velocities carries noise ($t=0$) to data ($t=1$). It is learnt from conditional paths between single
+# points, whose velocities are known, and what you choose freely (the path, the pairs, the solver) decides how few steps it takes.
+# Here the path has noise of its own on the way, the network predicts where a path *ends*, and the solver is the
+# midpoint rule. Letters: `B` batch, `D` dimensions, `N` data points, `S` steps.
+#
+# ### 4.1 A path with noise on the way (2 + 1 points)
+#
+# Between $x_0$ and $x_1$, with a third, standard normal point $z$ that is felt in between and not at the ends,
+# $$x_t = (1-t)\,x_0 + t\,x_1 + c\,t(1-t)\,z.$$
+# Return it with its velocity $u_t = dx_t/dt$, $t$ being one number for each example.
+
+
+# %% nbgrader={"grade_id": "p4-path", "solution": true}
+def noisy_path(x0: Tensor, x1: Tensor, z: Tensor, t: Tensor, c: float) -> PathPoint:
+    """The point of the path above at t and its velocity. x0, x1, z (B, *D); t (B,). Returns PathPoint(x_t, u_t)."""
+    ### BEGIN SOLUTION
+    t = t.reshape(-1, *[1] * (x0.ndim - 1))
+    x_t = (1 - t) * x0 + t * x1 + c * t * (1 - t) * z
+    return PathPoint(x_t, x1 - x0 + c * (1 - 2 * t) * z)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-path-test", "grade": true, "points": 2} course={"tests": ["noisy_path"]} cellView="form"
+# @title Visible test, 2 points: the ends, the middle, and the slope by differences
+def check_p4_path() -> None:
+    rng = test_rng("p4-path")
+    x0, x1, z, c = *normal(rng, 3, 4, 2, 3), 0.8
+    t = uniform(rng, 4)
+    on = lambda t, c=c: torch.stack(
+        [(1 - s) * a + s * b + c * s * (1 - s) * e for a, b, e, s in zip(x0, x1, z, t)]
+    )
+    got = noisy_path(x0, x1, z, t, c)
+    check_named("noisy_path", got, PathPoint)
+    s = t[:, None, None]
+    check_close(
+        "noisy_path, x_t",
+        got.x_t,
+        on(t),
+        axes="B, *D",
+        slips={
+            "time runs the other way: t = 0 is x0": on(1 - t),
+            "z is left out": on(t, 0.0),
+            "c is left out": on(t, 1.0),
+            "the noise has the factor sqrt(t (1 - t))": on(t, 0.0) + c * (s * (1 - s)).sqrt() * z,
+            "the noise has the factor t: it must vanish at both ends": on(t, 0.0) + c * s * z,
+            "the noise has the same size all the way": on(t, 0.0) + c * z,
+            "one t is used for all examples": on(t[:1].expand(4)),
+        },
+        look="t.reshape(-1, 1, ..., 1) against (B, *D)",
+    )
+    h = 1e-4
+    slope = (on(t + h) - on(t - h)) / (2 * h)  # exact: the path is a parabola
+    check_close(
+        "noisy_path, u_t",
+        got.u_t,
+        slope,
+        axes="B, *D",
+        slips={
+            "z is left out: it moves the point, too": x1 - x0,
+            "the velocity points from data to noise": -slope,
+            "c t (1 - t) is used and not its derivative": x1 - x0 + c * s * (1 - s) * z,
+            "the derivative of t (1 - t) is 1 - 2 t and not 1 - t": x1 - x0 + c * (1 - s) * z,
+            "the derivative of t (1 - t) is 1 - 2 t and not 2 t - 1": x1 - x0 - c * (1 - 2 * s) * z,
+            "c is left out": x1 - x0 + (1 - 2 * s) * z,
+        },
+        look="differentiate the path by t, term by term",
+        rtol=1e-6,
+        atol=1e-7,
+    )
+
+
+check_p4_path()
+
+# %% nbgrader={"grade_id": "p4-path-hidden", "grade": true, "points": 1} course={"tests": ["noisy_path"]}
+# Hidden test: plain vectors, images, both ends exactly, no noise, single precision
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import parabola
+
+
+def check_p4_path_corners() -> None:
+    rng = test_rng("p4-path-hidden")
+    for shape, c in [((1,), 2.0), ((3, 4, 4), 0.5), ((5,), 0.0)]:
+        x0, x1, z = normal(rng, 3, 3, *shape)
+        t = torch.tensor([0.0, 1.0, 0.25], dtype=torch.float64)
+        x_t, u_t = parabola(x0, x1, z, t, c)
+        got = noisy_path(x0, x1, z, t, c)
+        check_close(f"D = {shape}, x_t", got.x_t, x_t)
+        check_close(f"D = {shape}, u_t", got.u_t, u_t)
+    got = noisy_path(x0.float(), x1.float(), z.float(), t.float(), c)
+    check_close("single precision", got.u_t, u_t.float())
+
+
+check_p4_path_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.2 The loss of a network that predicts the end (1 + 1 points)
+#
+# On a straight path the velocity is what is left to go by the time that is left, so a network that predicts the end,
+# $\hat x_1 = \texttt{model}(x_t, t, \texttt{cond})$, stands for the velocity
+# $$\hat v = \frac{\hat x_1 - x_t}{\max(1-t,\ \delta)},$$
+# the maximum to keep it finite next to $t=1$. The loss is the one of flow matching, in *velocities*: the sum over the numbers
+# of an example of $(\hat v-u_t)^2$.
+
+
+# %% nbgrader={"grade_id": "p4-loss", "solution": true}
+def matching_loss(
+    model: Callable, point: PathPoint, t: Tensor, cond: Tensor | None, delta: float
+) -> Tensor:
+    """|v - u_t|^2 for each example, v from the predicted end. point: x_t, u_t (B, *D); t (B,) in [0, 1]. Returns (B,).
+
+    model(x_t, t, cond) -> (B, *D); cond is handed on to it.
+    """
+    ### BEGIN SOLUTION
+    left = (1 - t).clamp(min=delta).reshape(-1, *[1] * (point.x_t.ndim - 1))
+    v = (model(point.x_t, t, cond) - point.x_t) / left
+    return (v - point.u_t).square().flatten(1).sum(1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-loss-test", "grade": true, "points": 1} course={"tests": ["matching_loss"]} cellView="form"
+# @title Visible test, 1 point: a network of the tests with a condition, times on both sides of 1 - delta
+def check_p4_loss() -> None:
+    rng = test_rng("p4-loss")
+    x_t, u_t, cond = normal(rng, 3, 5, 3)
+    t = torch.tensor([0.0, 0.3, 0.7, 0.9, 0.98], dtype=torch.float64)
+    net = ToyNet(normal(rng, 4, 3), normal(rng, 4), normal(rng, 3, 4), normal(rng, 1)[0])
+    end, left = net(x_t, t, cond), (1 - t).clamp(min=0.2)[:, None]
+    loss = lambda v: (v - u_t).square().sum(-1)
+    check_close(
+        "matching_loss",
+        matching_loss(net, PathPoint(x_t, u_t), t, cond, 0.2),
+        loss((end - x_t) / left),
+        axes="B",
+        slips={
+            "the network's output is taken for the velocity: it is the end": loss(end),
+            "the time left is not bounded below by delta": loss((end - x_t) / (1 - t)[:, None]),
+            "delta is added to the time left: take the maximum": loss(
+                (end - x_t) / (1 - t + 0.2)[:, None]
+            ),
+            "it is divided by t: the time LEFT is 1 - t": loss(
+                (end - x_t) / t.clamp(min=0.2)[:, None]
+            ),
+            "x_t is not subtracted: what is left to go is the end minus x_t": loss(end / left),
+            "the difference has the wrong sign": loss((x_t - end) / left),
+            "it is not divided by the time left": loss(end - x_t),
+            "ends are compared and not velocities": (end - x_t - left * u_t).square().sum(-1),
+            "the condition is not handed on": loss((net(x_t, t) - x_t) / left),
+            "the numbers of an example are averaged: sum them": loss((end - x_t) / left) / 3,
+            "the batch is averaged": loss((end - x_t) / left).mean(),
+        },
+        look="v = (model(x_t, t, cond) - x_t) / max(1 - t, delta)",
+    )
+
+
+check_p4_loss()
+
+# %% nbgrader={"grade_id": "p4-loss-hidden", "grade": true, "points": 1} course={"tests": ["matching_loss"]}
+# Hidden test: no condition, t = 1 exactly, one example, the gradient for the network
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import velocity_errors
+
+
+def check_p4_loss_corners() -> None:
+    rng = test_rng("p4-loss-hidden")
+    for b, d, delta in [(6, 1, 0.05), (1, 4, 0.5)]:
+        x_t, u_t, t = normal(rng, b, d), normal(rng, b, d), uniform(rng, b)
+        t[0] = 1.0
+        net = ToyNet(normal(rng, 3, d), normal(rng, 3), normal(rng, d, 3), normal(rng, 1)[0])
+        expected = velocity_errors(*net, x_t, u_t, t, delta)
+        got = matching_loss(net, PathPoint(x_t, u_t), t, None, delta)
+        check_close(f"B, D = {b}, {d}", got, expected)
+    _, grads = vjp(matching_loss, (net, PathPoint(x_t, u_t), t, None, delta), torch.ones(1).double())
+    check_that("the gradient", grads[0] is not None, "the network's parameters get none")
+
+
+check_p4_loss_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.3 Pairs that do not cross (1 + 1 points)
+#
+# Independent pairs have paths that cross, and a field cannot go two ways at one point. Within a batch, pair noise and
+# data by the optimal assignment for $|x_0-x_1|^2$ instead (`scipy.optimize.linear_sum_assignment`). The data may carry labels
+# and must stay as they are: it is the *noise* that is put in another order.
+
+
+# %% nbgrader={"grade_id": "p4-pairs", "solution": true}
+def noise_for(x0: Tensor, x1: Tensor) -> Tensor:
+    """x0 in the order that makes sum_b |x0_b - x1_b|^2 least. x0, x1 (B, *D), norm over all of *D. Returns (B, *D)."""
+    ### BEGIN SOLUTION
+    from scipy.optimize import linear_sum_assignment
+
+    cost = torch.cdist(x1.flatten(1).double(), x0.flatten(1).double()).square()  # data, noise
+    order = linear_sum_assignment(cost.cpu().numpy())[1]
+    return x0[torch.from_numpy(order).to(x0.device)]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-pairs-test", "grade": true, "points": 1} course={"tests": ["noise_for"]} cellView="form"
+# @title Visible test, 1 point: all 720 orders of six points, tried one by one
+def check_p4_pairs() -> None:
+    from itertools import permutations
+
+    rng = test_rng("p4-pairs")
+    x0, x1 = normal(rng, 6, 2), 1.5 * normal(rng, 6, 2) + 1
+    orders = torch.tensor(list(permutations(range(6))))
+    costs = (x0[orders] - x1).square().sum((1, 2))
+    best = orders[costs.argmin()]
+    lengths = (x0[orders] - x1).square().sum(2).sqrt().sum(1)
+    check_close(
+        "noise_for",
+        noise_for(x0, x1),
+        x0[best],
+        axes="B, *D",
+        slips={
+            "the data are returned in another order: leave them, reorder the noise": x1[best.argsort()],
+            "the order goes the wrong way round: row b must belong to data point b": x0[best.argsort()],
+            "the cost is made as large as possible": x0[orders[costs.argmax()]],
+            "distances are added and not their squares": x0[orders[lengths.argmin()]],
+            "nothing is reordered": x0,
+            "each data point takes its nearest noise: noise is used twice": x0[
+                torch.cdist(x1, x0).argmin(1)
+            ],
+        },
+        look="rows of the cost: data; columns: noise; x0[columns that the solver returns]",
+    )
+
+
+check_p4_pairs()
+
+# %% nbgrader={"grade_id": "p4-pairs-hidden", "grade": true, "points": 1} course={"tests": ["noise_for"]}
+# Hidden test: images, on the line sorted against sorted, one pair, single precision
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import partners
+
+
+def check_p4_pairs_corners() -> None:
+    rng = test_rng("p4-pairs-hidden")
+    x0, x1 = normal(rng, 20, 1), 3 * normal(rng, 20, 1)
+    line = x0[:, 0].sort().values[x1[:, 0].argsort().argsort()][:, None]
+    check_close("on the line", noise_for(x0, x1), line)
+    x0, x1 = normal(rng, 7, 2, 3), normal(rng, 7, 2, 3)
+    check_close("two axes", noise_for(x0, x1), partners(x0, x1))
+    got = noise_for(x0[:1].float(), x1[:1].float())
+    check_close("one pair, single precision", got, x0[:1].float())
+
+
+check_p4_pairs_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.4 The field that all losses look for (2 + 0 points)
+#
+# With $x_0$ and $z$ standard normal and independent of the data, and with the data one of $N$ known points, each as likely as the other,
+# the best field is $v(x, t) = \mathbb E[u_t \mid x_t = x]$, and it can be written down. Given the end $x_1$, the point
+# $x_t$ is Gaussian, with mean $t\,x_1$ and a variance $s_t^2$ that takes in $x_0$ *and* $z$; so
+# $$v(x,t) = \sum_n w_n(x, t)\Big(y_n + \frac{\dot s_t}{s_t}\,(x - t\,y_n)\Big),\qquad w_n \propto \mathcal N\big(x;\ t\,y_n,\ s_t^2 I\big).$$
+# Find $s_t$, and $\dot s_t/s_t$ in a form in which nothing is lost.
+
+
+# %% nbgrader={"grade_id": "p4-field", "solution": true}
+def exact_field(x: Tensor, t: Tensor, data: Tensor, c: float) -> Tensor:
+    """E[u_t | x_t = x] for the path of 4.1, x0 and z standard normal, x1 uniform on the rows of data.
+
+    x (B, D); t (B,) in [0, 1); data (N, D). Finite next to t = 1 and for x far from all data. Returns (B, D).
+    """
+    ### BEGIN SOLUTION
+    t = t[:, None]
+    var = (1 - t) ** 2 * (1 + c**2 * t**2)  # (B, 1)
+    offset = x[:, None] - t[..., None] * data  # (B, N, D)
+    w = (-offset.square().sum(-1) / (2 * var)).softmax(-1)  # (B, N)
+    rate = c**2 * t / (1 + c**2 * t**2) - 1 / (1 - t)  # of log s
+    return w @ data + rate * (x - t * (w @ data))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-field-test", "grade": true, "points": 2} course={"tests": ["exact_field"]} cellView="form"
+# @title Visible test, 2 points: by conditioning one Gaussian on another, data point by data point
+def check_p4_field() -> None:
+    rng = test_rng("p4-field")
+    x, data, c = 0.5 * normal(rng, 6, 2), normal(rng, 4, 2), 1.3
+    t = torch.cat([torch.zeros(1).double(), 0.9 * uniform(rng, 5)])
+
+    def field(noise=c, cov_noise=c, prior=False, wide=False, scale=1.0):
+        rows = []
+        for point, s in zip(x, t):
+            var = (1 - s) ** 2 + (noise * s * (1 - s)) ** 2  # of x_t, given the end
+            cov = -(1 - s) + cov_noise**2 * s * (1 - s) * (1 - 2 * s)  # of u_t and x_t
+            off = point - s * data
+            log_w = -off.square().sum(-1) / (2 * (var.sqrt() if wide else var))
+            w = torch.full_like(log_w, 1 / 4) if prior else log_w.softmax(0)
+            rows.append(w @ (data + scale * cov / var * off))
+        return torch.stack(rows)
+
+    end = lambda v: torch.stack([p + (1 - s) * q for p, s, q in zip(x, t, v)])
+    check_close(
+        "exact_field",
+        exact_field(x, t, data, c),
+        field(),
+        axes="B, D",
+        slips={
+            "z is left out of the variance and the velocity: c plays a part in both": field(0.0, 0.0),
+            "z is left out of the variance": field(0.0),
+            "z is left out of the velocity": field(cov_noise=0.0),
+            "all data weigh alike: use the posterior given x": field(prior=True),
+            "the weights use the standard deviation in place of the variance": field(wide=True),
+            "the second term is left out: x is not where the data point says": field(scale=0.0),
+            "the second term has the wrong sign: s shrinks at the end": field(scale=-1.0),
+            "the rate is that of s^2 and not of s": field(scale=2.0),
+            "it is the mean end and not a velocity": end(field(0.0, 0.0)),
+            "the field points to noise": -field(),
+        },
+        look="s^2 = (1 - t)^2 (1 + c^2 t^2); take the derivative of log s",
+    )
+    far, late = 1e3 * x, torch.full_like(t, 1 - 1e-9)
+    value = exact_field(far, late, data, c)
+    check_that(
+        "exact_field far away, t next to 1",
+        isinstance(value, Tensor) and bool(value.isfinite().all()),
+        "NaN or infinite: form the weights by softmax of their logarithms",
+    )
+
+
+check_p4_field()
+
+# %% [markdown]
+# ### 4.5 The midpoint rule, on any grid of times (1 + 1 points)
+#
+# From $t_k$ to $t_{k+1}=t_k+h$: half a step with the velocity at the start, and from there the velocity that is used for
+# the *whole* step,
+# $$x_{k+1} = x_k + h\; v\big(x_k + \tfrac h2\, v(x_k, t_k),\ t_k + \tfrac h2\big).$$
+# Two evaluations a step, an error of order $h^2$ against Euler's $h$, and the velocity at $t=1$, where it may not exist, is never asked for.
+
+
+# %% nbgrader={"grade_id": "p4-solve", "solution": true}
+@torch.no_grad()
+def midpoint_path(field: Callable, x: Tensor, times: Tensor, cond: Tensor | None) -> Tensor:
+    """The points of a path at all times, the start included: (S + 1, B, *D).
+
+    field(x, t, cond) with t (B,); x (B, *D) at times[0]; times (S + 1,), rising or falling, not evenly spaced.
+    """
+    ### BEGIN SOLUTION
+    path = [x]
+    for start, end in zip(times, times[1:]):
+        x, h = path[-1], end - start
+        half = x + h / 2 * field(x, start.expand(len(x)), cond)
+        path.append(x + h * field(half, (start + h / 2).expand(len(x)), cond))
+    return torch.stack(path)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-solve-test", "grade": true, "points": 1} course={"tests": ["midpoint_path"]} cellView="form"
+# @title Visible test, 1 point: three uneven steps, written out here
+def check_p4_solve() -> None:
+    rng = test_rng("p4-solve")
+    x, cond = normal(rng, 2, 5, 3)
+    net = ToyNet(normal(rng, 4, 3), normal(rng, 4), normal(rng, 3, 4), normal(rng, 1)[0])
+    times = torch.tensor([0.0, 0.2, 0.7, 1.0], dtype=torch.float64)
+
+    def path(rule, times=times, cond=cond):
+        points = [x]
+        for a, b in zip(times, times[1:]):
+            v = lambda x, t: net(x, t.expand(5), cond)
+            points.append(rule(points[-1], v, a, b - a))
+        return torch.stack(points)
+
+    middle = lambda x, v, a, h: x + h * v(x + h / 2 * v(x, a), a + h / 2)
+    even = torch.linspace(0, 1, 4, dtype=torch.float64)
+    got = midpoint_path(net, x, times, cond)
+    check_close(
+        "midpoint_path",
+        got,
+        path(middle),
+        axes="S + 1, B, *D",
+        slips={
+            "it is Euler's rule": path(lambda x, v, a, h: x + h * v(x, a)),
+            "it is Heun's rule, the mean of two velocities": path(
+                lambda x, v, a, h: x + h / 2 * (v(x, a) + v(x + h * v(x, a), a + h))
+            ),
+            "the second velocity is taken at the old time": path(
+                lambda x, v, a, h: x + h * v(x + h / 2 * v(x, a), a)
+            ),
+            "the second velocity is taken at the old point": path(
+                lambda x, v, a, h: x + h * v(x, a + h / 2)
+            ),
+            "the second step starts at the midpoint: it starts at x_k": path(
+                lambda x, v, a, h: x + h / 2 * v(x, a) + h * v(x + h / 2 * v(x, a), a + h / 2)
+            ),
+            "the second velocity acts for half a step only": path(
+                lambda x, v, a, h: x + h / 2 * v(x + h / 2 * v(x, a), a + h / 2)
+            ),
+            "the first half step is a whole one": path(
+                lambda x, v, a, h: x + h * v(x + h * v(x, a), a + h / 2)
+            ),
+            "the steps are made equal": path(middle, even),
+            "the condition is not handed on": path(middle, cond=None),
+            "the start is missing: it is the first of the S + 1 points": path(middle)[1:],
+            "only the end is returned": path(middle)[-1],
+        },
+        look="h = times[k + 1] - times[k]; half = x + h/2 v; x + h v(half, t + h/2)",
+    )
+
+
+check_p4_solve()
+
+# %% nbgrader={"grade_id": "p4-solve-hidden", "grade": true, "points": 1} course={"tests": ["midpoint_path"]}
+# Hidden test: falling times, one step, a field that is known to grow linearly, single precision, no condition
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import linear_midpoint
+
+
+def check_p4_solve_corners() -> None:
+    rng = test_rng("p4-solve-hidden")
+    x = normal(rng, 4, 2)
+    line = ToyNet(0 * normal(rng, 1, 2), 0 * normal(rng, 1), 0 * normal(rng, 2, 1), -0.7 + x[0, 0] * 0)
+    for times in ([1.0, 0.6, 0.5, 0.0], [0.25, 1.0]):
+        expected = linear_midpoint(0.7, x, times)
+        got = midpoint_path(line, x, torch.tensor(times).double(), None)
+        check_close(f"times {times}", got, expected)
+    half = ToyNet(*(v.float() for v in line))
+    got = midpoint_path(half, x.float(), torch.tensor(times), None)
+    check_close("single precision", got, expected.float())
+
+
+check_p4_solve_corners()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.6 Put together: pairs for a reflow (1 + 0 points)
+#
+# A reflow trains a second model on pairs that the first one made: a point of noise and the place where *its own* path ended. Solve the first
+# model's field with your `midpoint_path` and return the pairs; the network predicts ends, as in 4.2, and its velocity is $(\hat x_1-x)/\max(1-t,\delta)$.
+
+
+# %% nbgrader={"grade_id": "p4-reflow", "solution": true}
+@torch.no_grad()
+def reflow_pairs(
+    model: Callable, x0: Tensor, times: Tensor, delta: float
+) -> Pairs:
+    """Each x0 with the end of its own path. model(x, t, None) predicts the end; x0 (B, D) at times[0]; times (S + 1,).
+
+    Returns Pairs(x0 (B, D), x1 (B, D)).
+    """
+    ### BEGIN SOLUTION
+    left = lambda t: (1 - t).clamp(min=delta)[:, None]
+    field = lambda x, t, cond: (model(x, t, cond) - x) / left(t)
+    return Pairs(x0, midpoint_path(field, x0, times, None)[-1])
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p4-reflow-test", "grade": true, "points": 1} course={"tests": ["reflow_pairs"], "depends": ["p4-solve"]} cellView="form"
+# @title Visible test, 1 point: two steps, written out here
+def check_p4_reflow() -> None:
+    rng = test_rng("p4-reflow")
+    x0 = normal(rng, 6, 2)
+    net = ToyNet(normal(rng, 4, 2), normal(rng, 4), normal(rng, 2, 4), normal(rng, 1)[0])
+    times = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+
+    def ends(start=x0, delta=0.3, times=times, velocity=True):
+        x = start
+        left = lambda t: torch.as_tensor(max(1 - float(t), delta)).double() if velocity else 1.0
+        v = lambda x, t: (net(x, t.expand(len(x))) - velocity * x) / left(t)
+        for a, b in zip(times, times[1:]):
+            x = x + (b - a) * v(x + (b - a) / 2 * v(x, a), (a + b) / 2)
+        return x
+
+    got = reflow_pairs(net, x0, times, 0.3)
+    check_named("reflow_pairs", got, Pairs)
+    check_close("reflow_pairs, x0", got.x0, x0, look="the noise that the paths started from, as it came")
+    check_close(
+        "reflow_pairs, x1",
+        got.x1,
+        ends(),
+        axes="B, D",
+        slips={
+            "the pairs are fresh: each x0 needs the end of ITS path": ends().roll(1, 0),
+            "the order is reversed": ends().flip(0),
+            "the last step is missing": ends(times=times[:-1]),
+            "the network's output is taken for the velocity": ends(velocity=False),
+            "delta is not used": ends(delta=1e-12),
+            "it is the end predicted from the start, and not the end of the path": net(x0, 0 * x0[:, 0]),
+            "x0 itself is returned": x0,
+        },
+        look="velocity (model(x, t, None) - x) / max(1 - t, delta), then midpoint_path(...)[-1]",
+    )
+
+
+check_p4_reflow()
+
+# %% [markdown]
+# ### 4.7 Steps against quality (0 + 1 points, from your weights)
+#
+# Three models of `five_petals()` by your functions: trained on independent pairs, on pairs by the optimal assignment, and on the
+# pairs of a reflow of the first one. The network handed in is the third. The grader solves it with *two* midpoint steps
+# (four evaluations) from 20,000 points of noise and takes the sliced $W_1$ to fresh points.
+
+# %% tags=["train"]
+flow_law, even_times = five_petals(), lambda S: torch.linspace(0, 1, S + 1)
+flow_data = flow_law.sample(20_000, torch.Generator().manual_seed(SEED + 5))
+
+
+def train_flow(name: str, pairs: Callable, start: nn.Module | None = None) -> nn.Module:
+    """An end-predicting network, by matching_loss on the pairs (x0, x1) that pairs(rng) draws."""
+    rng = torch.Generator().manual_seed(SEED + 6)
+    torch.manual_seed(SEED)  # the initial weights
+    net = make_flow()
+    if start is not None:
+        net.load_state_dict(start.state_dict())
+
+    def loss(_) -> Tensor:
+        x0, x1 = pairs(rng)
+        t = torch.rand(len(x0), generator=rng)
+        point = noisy_path(x0, x1, torch.zeros_like(x0), t, 0.0)
+        return matching_loss(net, point, t, None, DELTA).mean()
+
+    cfg = Fit(steps=STEPS_FLOW, lr=2e-3, schedule="one_cycle", clip=10.0)
+    list(progress(fit(loss, net, iter(lambda: None, 0), cfg), cfg.steps, name))
+    return net.eval()
+
+
+def independent(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    x1 = flow_data[torch.randint(len(flow_data), (256,), generator=rng)]
+    return torch.randn(256, 2, generator=rng), x1
+
+
+def assigned(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    x0, x1 = independent(rng)
+    return noise_for(x0, x1), x1
+
+
+flows = {"independent": train_flow("independent", independent), "assigned": train_flow("assigned", assigned)}
+
+# %% tags=["train"]
+many = torch.randn(N_REFLOW, 2, generator=torch.Generator().manual_seed(SEED + 7))
+made = reflow_pairs(flows["independent"], many, even_times(50), DELTA)
+
+
+def reflowed(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    rows = torch.randint(len(made.x0), (256,), generator=rng)
+    return made.x0[rows], made.x1[rows]
+
+
+flows["reflow"] = train_flow("reflow", reflowed, start=flows["independent"])
+save_weights(FLOW_FILE, flows["reflow"], folder=".")
+
+# %% tags=["train"]
+flow_rng = torch.Generator().manual_seed(SEED + 8)
+flow_noise, flow_truth = torch.randn(20_000, 2, generator=flow_rng), flow_law.sample(20_000, flow_rng)
+STEP_COUNTS, qualities, costs = [1, 2, 4, 8, 16, 32], {}, {}
+for name, net in flows.items():
+    ends = [reflow_pairs(net, flow_noise, even_times(S), DELTA).x1 for S in STEP_COUNTS]
+    qualities[name] = [sliced_w1(x, flow_truth) for x in ends]
+    costs[name] = (ends[-1] - flow_noise).square().sum(-1).mean().item()
+    print(f"{name:12s} sliced W1 at S = 1 ... 32: " + " ".join(f"{q:.3f}" for q in qualities[name]) + f"; mean |x1 - x0|^2 = {costs[name]:.2f}")
+flow_floor = sliced_w1(flow_law.sample(20_000, flow_rng), flow_truth)
+print(f"two samples of the law: {flow_floor:.3f}")
+
+# %% tags=["full"] nbgrader={"grade_id": "p4-weights-hidden", "grade": true, "points": 1} course={"tests": [], "weights": "homework2_flow.safetensors", "build": "make_flow"}
+# Hidden test: sliced W1 of two midpoint steps of your network to fresh points
+# 1 point
+### BEGIN HIDDEN TESTS
+from homework2.oracles import two_steps
+
+
+def score_flow_net() -> float:
+    rng, net = test_rng("p4-weights"), trained(FLOW_FILE)
+    x = two_steps(lambda x, t: net.call("forward", x, t), torch.randn(20_000, 2, generator=rng))
+    return banded(sliced_w1(x, five_petals().sample(20_000, rng)), {0.08: 1})
+
+
+score_flow_net()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 4.8 What the pairs change (2 points, by a person)
+#
+# **Figure (1 point).** Left: sliced $W_1$ over the number of *evaluations* of the network, both axes logarithmic, one line for each of
+# the three models, and the level of two samples of the law. Right: 40 paths of the independent model and of the reflow from the same
+# noise, 32 steps. *Full mark: three lines with a legend, the floor, evaluations (not steps) on the axis; paths of both models told apart,
+# equal aspect. Half: one of the two panels.*
+
+# %% nbgrader={"grade_id": "p4-figure", "grade": true, "solution": true, "points": 1} tags=["train"]
+### BEGIN SOLUTION
+fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.9))
+for (name, values), style in zip(qualities.items(), ("o-", "s--", "^:")):
+    left.plot([2 * S for S in STEP_COUNTS], values, style, label=name)
+left.axhline(flow_floor, color="grey", lw=1, label="two samples of the law")
+left.set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="sliced $W_1$")
+left.set_title("After a reflow two steps do", fontsize=10)
+left.legend(fontsize=8)
+for name, colour in (("independent", "0.6"), ("reflow", MODEL)):
+    net = flows[name]
+    field = lambda x, t, cond, net=net: (net(x, t) - x) / (1 - t).clamp(min=DELTA)[:, None]
+    path = midpoint_path(field, flow_noise[:40], even_times(32), None)
+    right.plot(*path.permute(2, 0, 1), color=colour, lw=0.8)
+    right.plot([], [], color=colour, label=name)
+right.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+right.set_title("Paths from the same noise", fontsize=10)
+right.legend(fontsize=8)
+fig.tight_layout()
+### END SOLUTION
+
+# %% [markdown]
+# **Discussion (1 point; at most 120 words).** (a) Why are the paths of the independent model bent although every conditional path is straight?
+# (b) A reflow cannot repair what the first model got wrong. Why not, and what does it change? Use your numbers. *Full mark: the field as an
+# average at crossings; that the reflow's targets are the first model's ends, with a number for each. Half: one of the two.*
+
+# %% [markdown] nbgrader={"grade_id": "p4-discussion", "grade": true, "solution": true, "points": 1}
+# *Reference answer.* (a) Straight conditional paths of independent pairs cross; at a crossing the field is their average,
+# $\mathbb E[x_1-x_0\mid x_t]$, which changes along the way as ends become excluded: early it points to the mean of the data, late to one petal. (b) The second
+# model is trained to bring each $x_0$ to where the first one brought it: at best it has the same law at the end, so the error at many
+# steps stays (the table's last column hardly changes), and its targets' paths cross no more, so that few steps give what only many gave
+# before. The mean squared distance of the pairs does not grow.
 
 # %% [markdown]
 # ## Hand in

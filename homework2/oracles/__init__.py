@@ -3,6 +3,13 @@
 Imports numpy, scipy, scikit-learn and torch only: a shared bug must not mark itself right.
 """
 
+from homework2.oracles.flow_matching import (
+    linear_midpoint,
+    parabola,
+    partners,
+    two_steps,
+    velocity_errors,
+)
 from homework2.oracles.scores import (
     curved_energy_loss,
     denoising_by_hand,
@@ -21,4 +28,9 @@ __all__ = [
     "denoising_by_hand",
     "score_of_rounds",
     "langevin_on_a_line",
+    "parabola",
+    "velocity_errors",
+    "partners",
+    "linear_midpoint",
+    "two_steps",
 ]
