@@ -388,7 +388,8 @@ def check_p1_plan() -> None:
             "mass is spread as if cost did not matter: P = a b^T": a[:, None] * b,
             "the cost is made as large as possible": best(cost, -1),
             "the squares of the costs are minimised": best(cost.square()),
-            "the plan's rows do not sum to a but to one: it is a conditional law": plan / a[:, None],
+            "the plan's rows do not sum to a but to one: it is a conditional law": plan
+            / a[:, None],
             "each point goes whole to its nearest partner: the columns do not sum to b": F.one_hot(
                 cost.argmin(1), 4
             )
@@ -578,7 +579,8 @@ def check_p1_critic() -> None:
             ),
             "the norm runs over the first axis of an example only: over all of its numbers": value
             + lam * rows,
-            "each number's slope is punished by itself: one norm per example": value + lam * elements,
+            "each number's slope is punished by itself: one norm per example": value
+            + lam * elements,
             "one norm is taken over the whole batch": value + lam * total,
             "u and 1 - u change places": loss(at=mix * real + (1 - mix) * fake),
             "the penalty is taken at the real examples": loss(at=real),
@@ -672,7 +674,10 @@ with torch.no_grad():
     gan_points = averaged.average(torch.randn(20_000, 2, generator=z_check))
 gan_truth = petals.sample(20_000, z_check)
 print("shares of the petals:", ", ".join(f"{v:.3f}" for v in petal_shares(gan_points).tolist()))
-print(f"sliced W1 to fresh points = {sliced_w1(gan_points, gan_truth):.3f}, of two samples of the law {sliced_w1(petals.sample(20_000, z_check), gan_truth):.3f}")
+print(
+    f"sliced W1 to fresh points = {sliced_w1(gan_points, gan_truth):.3f}, of two samples of the law {sliced_w1(petals.sample(20_000, z_check), gan_truth):.3f}"
+)
+
 
 # %% tags=["full"] nbgrader={"grade_id": "p1-wgan-test", "grade": true, "points": 1} course={"tests": [], "weights": "homework2_wgan.safetensors", "build": "make_generator"} cellView="form"
 # @title Visible test, 1 point: every petal has at least half of its share
@@ -688,8 +693,9 @@ def check_p1_wgan() -> None:
 
 check_p1_wgan()
 
+
 # %% tags=["full"] nbgrader={"grade_id": "p1-wgan-hidden", "grade": true, "points": 2} course={"tests": [], "weights": "homework2_wgan.safetensors", "build": "make_generator"}
-# Hidden test: sliced W1 of 20,000 points of your generator to as many fresh ones
+# Hidden test: sliced W1 of samples of your generator to as many fresh draws of the law
 # 2 points
 ### BEGIN HIDDEN TESTS
 def score_wgan() -> float:
@@ -726,7 +732,9 @@ list(fit(lone_loss, lone_critic, lone_batches, Fit(STEPS_CRITIC, 2e-3, "one_cycl
 with torch.no_grad():
     critic_value = (lone_critic(holes).mean() - lone_critic(sand).mean()).item()
     potential_value = (exact_potential(holes).mean() - exact_potential(sand).mean()).item()
-print(f"exact W1 {exact_w1:.4f}; the exact potential's value {potential_value:.4f}; the critic's value {critic_value:.4f}")
+print(
+    f"exact W1 {exact_w1:.4f}; the exact potential's value {potential_value:.4f}; the critic's value {critic_value:.4f}"
+)
 
 # %% [markdown]
 # **Figure (1 point).** Three panels: 2,000 points of your generator over as many of the law; the exact potential in the plane; the trained critic in
@@ -820,13 +828,15 @@ def check_p2_implicit() -> None:
         half - laplacian,
         axes="B",
         slips={
-            "the trace has the sign of +Laplacian(E): the score is MINUS the gradient": half + laplacian,
+            "the trace has the sign of +Laplacian(E): the score is MINUS the gradient": half
+            + laplacian,
             "the trace is left out": half,
             "the factor 1/2 is missing": 2 * half - laplacian,
             "the trace is halved, too": half - laplacian / 2,
             "the square of the score is left out": -laplacian,
             "the square is subtracted": -half - laplacian,
-            "all entries of the Hessian are added: the trace takes the diagonal only": half - everything,
+            "all entries of the Hessian are added: the trace takes the diagonal only": half
+            - everything,
             "the average over the dimensions is taken": (half - laplacian) / 3,
             "the average over the batch is taken: return one number per example": (
                 half - laplacian
@@ -866,7 +876,9 @@ def check_p2_implicit_corners() -> None:
         got = implicit_loss(energy, x)
         check_close(f"B, D = {b}, {d}", got, expected, rtol=1e-5, atol=1e-6)
     half = ToyCritic(*(v.float() for v in energy))
-    check_close("single precision", implicit_loss(half, x.float()), expected.float(), 1e-3, atol=1e-3)
+    check_close(
+        "single precision", implicit_loss(half, x.float()), expected.float(), 1e-3, atol=1e-3
+    )
     far = ToyCritic(energy.w, energy.bias + 900, energy.out)  # softplus is linear there
     slope = energy.out @ energy.w
     expected = (0.5 * slope @ slope).expand(len(x))
@@ -1131,9 +1143,15 @@ def check_p2_mixture() -> None:
             "the volumes are left out of the posterior: the widths differ": (
                 post(0)[..., None] * pull
             ).sum(1),
-            "the volume counts once and not once for each dimension": (post(1)[..., None] * pull).sum(1),
-            "it is not divided by the variance": (post(3)[..., None] * pull * var[..., None]).sum(1),
-            "it is divided by the standard deviation": (post(3)[..., None] * pull * both[..., None]).sum(1),
+            "the volume counts once and not once for each dimension": (
+                post(1)[..., None] * pull
+            ).sum(1),
+            "it is not divided by the variance": (post(3)[..., None] * pull * var[..., None]).sum(
+                1
+            ),
+            "it is divided by the standard deviation": (
+                post(3)[..., None] * pull * both[..., None]
+            ).sum(1),
             "the sign is wrong: a score points to the mass": -score(both),
         },
         look="sum_k p_sigma(k | x) (mu_k - x) / (std_k^2 + sigma^2)",
@@ -1174,7 +1192,9 @@ check_p2_mixture_corners()
 
 # %% nbgrader={"grade_id": "p2-annealed", "solution": true}
 @torch.no_grad()
-def annealed_langevin(model: Callable, x: Tensor, sigmas: Tensor, noise: Tensor, h: float) -> Tensor:
+def annealed_langevin(
+    model: Callable, x: Tensor, sigmas: Tensor, noise: Tensor, h: float
+) -> Tensor:
     """Samples after all levels and the last denoising step. model(x, sigma (B,), None) is the score at a level.
 
     x (B, D), the start; sigmas (L,), the largest first; noise (L, T, B, D). T may be zero. Returns (B, D).
@@ -1196,7 +1216,15 @@ def check_p2_annealed() -> None:
     start, noise, h = 2 * normal(rng, 5, 2), normal(rng, 3, 2, 5, 2), 0.3
     sigmas = torch.tensor([1.2, 0.7, 0.4], dtype=torch.float64)
 
-    def run(levels=(0, 1, 2), size=lambda s: h * s**2, spread=2.0, last=True, told=None, extra=0.0, power=2):
+    def run(
+        levels=(0, 1, 2),
+        size=lambda s: h * s**2,
+        spread=2.0,
+        last=True,
+        told=None,
+        extra=0.0,
+        power=2,
+    ):
         x = start
         for l in levels:
             s = sigmas[l]
@@ -1220,7 +1248,9 @@ def check_p2_annealed() -> None:
             "the drift is h/2 as in the lecture, and the noise sqrt(h)": run(
                 size=lambda s: h * s**2 / 2
             ),
-            "the step is h at every level: h_l = h sigma_l^2": run(size=lambda s: torch.as_tensor(h).double()),
+            "the step is h at every level: h_l = h sigma_l^2": run(
+                size=lambda s: torch.as_tensor(h).double()
+            ),
             "the step is h sigma_l: the square is missing": run(size=lambda s: h * s),
             "the step is relative to the last level: here h_l = h sigma_l^2": run(
                 size=lambda s: h * (s / sigmas[-1]) ** 2
@@ -1290,7 +1320,9 @@ def level_loss(x: Tensor) -> Tensor:
 
 score_data = minibatches(petal_law.sample(20_000, score_rng), 512, score_rng)
 score_cfg = Fit(steps=STEPS_SCORE, lr=2e-3, schedule="one_cycle")
-score_curve = list(progress(fit(level_loss, score_net, score_data, score_cfg), STEPS_SCORE, "score"))
+score_curve = list(
+    progress(fit(level_loss, score_net, score_data, score_cfg), STEPS_SCORE, "score")
+)
 
 # %% tags=["train"]
 langevin_rng = torch.Generator().manual_seed(SEED + 4)
@@ -1306,7 +1338,9 @@ ways_down = {
 fresh_petals = petal_law.sample(2_000, langevin_rng)
 for name, x in {**ways_down, "fresh draws": fresh_petals}.items():
     shares = ", ".join(f"{v:.3f}" for v in petal_shares(x).tolist())
-    print(f"{name:24s} shares {shares}; sliced W1 {sliced_w1(x, petal_law.sample(2_000, langevin_rng)):.3f}")
+    print(
+        f"{name:24s} shares {shares}; sliced W1 {sliced_w1(x, petal_law.sample(2_000, langevin_rng)):.3f}"
+    )
 
 # %% [markdown]
 # **Figure (1 point).** The three samples and fresh draws of the law, side by side, on one scale, with the shares of the petals
@@ -1316,7 +1350,12 @@ for name, x in {**ways_down, "fresh draws": fresh_petals}.items():
 # %% nbgrader={"grade_id": "p2-figure", "grade": true, "solution": true, "points": 1} tags=["train"]
 ### BEGIN SOLUTION
 fig, axes = plt.subplots(1, 4, figsize=(12, 3.3), sharex=True, sharey=True)
-titles = ["plain: shares of the start", "annealed: shares right", "annealed, learnt score", "fresh draws"]
+titles = [
+    "plain: shares of the start",
+    "annealed: shares right",
+    "annealed, learnt score",
+    "fresh draws",
+]
 for ax, title, x in zip(axes, titles, [*ways_down.values(), fresh_petals]):
     ax.scatter(*x.T, s=2, alpha=0.4, color=DATA if x is fresh_petals else MODEL)
     for place, share in zip(1.45 * petal_law.mean, petal_shares(x)):
@@ -1520,7 +1559,9 @@ def check_p4_loss_corners() -> None:
         expected = velocity_errors(*net, x_t, u_t, t, delta)
         got = matching_loss(net, PathPoint(x_t, u_t), t, None, delta)
         check_close(f"B, D = {b}, {d}", got, expected)
-    _, grads = vjp(matching_loss, (net, PathPoint(x_t, u_t), t, None, delta), torch.ones(1).double())
+    _, grads = vjp(
+        matching_loss, (net, PathPoint(x_t, u_t), t, None, delta), torch.ones(1).double()
+    )
     check_that("the gradient", grads[0] is not None, "the network's parameters get none")
 
 
@@ -1564,8 +1605,12 @@ def check_p4_pairs() -> None:
         x0[best],
         axes="B, *D",
         slips={
-            "the data are returned in another order: leave them, reorder the noise": x1[best.argsort()],
-            "the order goes the wrong way round: row b must belong to data point b": x0[best.argsort()],
+            "the data are returned in another order: leave them, reorder the noise": x1[
+                best.argsort()
+            ],
+            "the order goes the wrong way round: row b must belong to data point b": x0[
+                best.argsort()
+            ],
             "the cost is made as large as possible": x0[orders[costs.argmax()]],
             "distances are added and not their squares": x0[orders[lengths.argmin()]],
             "nothing is reordered": x0,
@@ -1651,7 +1696,9 @@ def check_p4_field() -> None:
         field(),
         axes="B, D",
         slips={
-            "z is left out of the variance and the velocity: c plays a part in both": field(0.0, 0.0),
+            "z is left out of the variance and the velocity: c plays a part in both": field(
+                0.0, 0.0
+            ),
             "z is left out of the variance": field(0.0),
             "z is left out of the velocity": field(cov_noise=0.0),
             "all data weigh alike: use the posterior given x": field(prior=True),
@@ -1765,7 +1812,9 @@ from homework2.oracles import linear_midpoint
 def check_p4_solve_corners() -> None:
     rng = test_rng("p4-solve-hidden")
     x = normal(rng, 4, 2)
-    line = ToyNet(0 * normal(rng, 1, 2), 0 * normal(rng, 1), 0 * normal(rng, 2, 1), -0.7 + x[0, 0] * 0)
+    line = ToyNet(
+        0 * normal(rng, 1, 2), 0 * normal(rng, 1), 0 * normal(rng, 2, 1), -0.7 + x[0, 0] * 0
+    )
     for times in ([1.0, 0.6, 0.5, 0.0], [0.25, 1.0]):
         expected = linear_midpoint(0.7, x, times)
         got = midpoint_path(line, x, torch.tensor(times).double(), None)
@@ -1787,9 +1836,7 @@ check_p4_solve_corners()
 
 # %% nbgrader={"grade_id": "p4-reflow", "solution": true}
 @torch.no_grad()
-def reflow_pairs(
-    model: Callable, x0: Tensor, times: Tensor, delta: float
-) -> Pairs:
+def reflow_pairs(model: Callable, x0: Tensor, times: Tensor, delta: float) -> Pairs:
     """Each x0 with the end of its own path. model(x, t, None) predicts the end; x0 (B, D) at times[0]; times (S + 1,).
 
     Returns Pairs(x0 (B, D), x1 (B, D)).
@@ -1819,7 +1866,9 @@ def check_p4_reflow() -> None:
 
     got = reflow_pairs(net, x0, times, 0.3)
     check_named("reflow_pairs", got, Pairs)
-    check_close("reflow_pairs, x0", got.x0, x0, look="the noise that the paths started from, as it came")
+    check_close(
+        "reflow_pairs, x0", got.x0, x0, look="the noise that the paths started from, as it came"
+    )
     check_close(
         "reflow_pairs, x1",
         got.x1,
@@ -1831,7 +1880,9 @@ def check_p4_reflow() -> None:
             "the last step is missing": ends(times=times[:-1]),
             "the network's output is taken for the velocity": ends(velocity=False),
             "delta is not used": ends(delta=1e-12),
-            "it is the end predicted from the start, and not the end of the path": net(x0, 0 * x0[:, 0]),
+            "it is the end predicted from the start, and not the end of the path": net(
+                x0, 0 * x0[:, 0]
+            ),
             "x0 itself is returned": x0,
         },
         look="velocity (model(x, t, None) - x) / max(1 - t, delta), then midpoint_path(...)[-1]",
@@ -1881,7 +1932,10 @@ def assigned(rng: torch.Generator) -> tuple[Tensor, Tensor]:
     return noise_for(x0, x1), x1
 
 
-flows = {"independent": train_flow("independent", independent), "assigned": train_flow("assigned", assigned)}
+flows = {
+    "independent": train_flow("independent", independent),
+    "assigned": train_flow("assigned", assigned),
+}
 
 # %% tags=["train"]
 many = torch.randn(N_REFLOW, 2, generator=torch.Generator().manual_seed(SEED + 7))
@@ -1898,13 +1952,20 @@ save_weights(FLOW_FILE, flows["reflow"], folder=".")
 
 # %% tags=["train"]
 flow_rng = torch.Generator().manual_seed(SEED + 8)
-flow_noise, flow_truth = torch.randn(20_000, 2, generator=flow_rng), flow_law.sample(20_000, flow_rng)
+flow_noise, flow_truth = (
+    torch.randn(20_000, 2, generator=flow_rng),
+    flow_law.sample(20_000, flow_rng),
+)
 STEP_COUNTS, qualities, costs = [1, 2, 4, 8, 16, 32], {}, {}
 for name, net in flows.items():
     ends = [reflow_pairs(net, flow_noise, even_times(S), DELTA).x1 for S in STEP_COUNTS]
     qualities[name] = [sliced_w1(x, flow_truth) for x in ends]
     costs[name] = (ends[-1] - flow_noise).square().sum(-1).mean().item()
-    print(f"{name:12s} sliced W1 at S = 1 ... 32: " + " ".join(f"{q:.3f}" for q in qualities[name]) + f"; mean |x1 - x0|^2 = {costs[name]:.2f}")
+    print(
+        f"{name:12s} sliced W1 at S = 1 ... 32: "
+        + " ".join(f"{q:.3f}" for q in qualities[name])
+        + f"; mean |x1 - x0|^2 = {costs[name]:.2f}"
+    )
 flow_floor = sliced_w1(flow_law.sample(20_000, flow_rng), flow_truth)
 print(f"two samples of the law: {flow_floor:.3f}")
 
