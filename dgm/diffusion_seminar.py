@@ -53,8 +53,7 @@ def rate_parts(ab: Tensor, var: float) -> RateParts:
 def reverse_law(x_t: Tensor, ab_t: Tensor, ab_s: Tensor, mean: Tensor, var: float) -> Moments:
     """q(x_s | x_t), s before t, when the data are N(mean, var I): mean (B, D), variance ().
 
-    x_t (B, D); ab_t < ab_s <= 1, (); mean (B, D) or (D,); var >= 0. With var = 0 the data are a
-    point and this is the posterior q(x_s | x_t, x_0 = mean).
+    x_t (B, D); ab_t < ab_s <= 1, (); mean (B, D) or (D,); var >= 0, 0 means x_0 = mean exactly.
     """
     alpha = ab_t / ab_s
     var_s, var_t = (ab * var + 1 - ab for ab in (ab_s, ab_t))
@@ -129,9 +128,9 @@ def eta_step(
 ) -> Tensor:
     """One step from level t to the cleaner level s; Song et al. (2021, DDIM), section 4.1.
 
-    x_t, eps_hat, noise, all of one shape; ab_t < ab_s <= 1, (). sigma^2 = eta^2 times the
-    posterior's variance. With `large` the noise that is *added* has the variance of the forward
-    step from s to t, while the rest stays as it was. At ab_s = 1 no noise is added.
+    x_t, eps_hat, noise of one shape; ab_t < ab_s <= 1, (). sigma^2 is eta^2 times the posterior's
+    variance. With `large` the noise that is *added* has the variance of the forward step from s
+    to t, all else stays as it was. At ab_s = 1 no noise is added.
     """
     x0_hat = (x_t - (1 - ab_t).sqrt() * eps_hat) / ab_t.sqrt()
     beta = 1 - ab_t / ab_s  # of the forward step

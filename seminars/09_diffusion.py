@@ -351,6 +351,9 @@ ax_3.legend(fontsize=8);
 # </details>
 
 # %%
+from dgm.diffusion_chain import Chain, encode_chain, exact_chain  # show
+
+# %%
 def suspect_log_weight(x, zs, beta, nets, decode):
     """log p(x, z_0 .. z_{T-1}) - log q(z_0 .. z_{T-1} | x), or so it says."""
     log_normal = lambda v, mean, std: Normal(mean, std).log_prob(v).sum(-1)
@@ -364,28 +367,10 @@ def suspect_log_weight(x, zs, beta, nets, decode):
     return log_p - log_q
 
 
-def exact_chain(T, mean, var):
-    """An encoder that ends in pure noise and the exact decoder for data N(mean, var I): (beta, nets, decode)."""
-    beta = torch.linspace(0.2, 0.7, T, dtype=torch.float64)
-    beta[-1] = 1.0
-    ab = torch.cat([one, (1 - beta).cumprod(0)])  # of the data and of each level
-    step = lambda z, t: reverse_law(z, ab[t + 1], ab[t], mean, var)  # from level t to the one below
-    nets = [lambda z, t=t: (step(z, t).mean, step(z, t).var.sqrt()) for t in range(T)]
-    return beta, nets[1:], nets[0]
-
-
-def encode_chain(x, beta, g):
-    """One draw of all levels, T times (B, D)."""
-    zs = []
-    for b in beta:
-        zs.append((1 - b).sqrt() * (zs[-1] if zs else x) + b.sqrt() * normal(g, *x.shape))
-    return zs
-
-
 point_4, centre_4 = torch.full((2000, 2), 0.7).double(), torch.full((2,), 0.3).double()
 print(f"exact log p(x): {Normal(0.3, 0.5).log_prob(torch.tensor(0.7)) * 2:.4f} for every draw")
 for T in (1, 2, 3, 5):
-    beta_4, nets_4, decode_4 = exact_chain(T, centre_4, 0.25)
+    beta_4, nets_4, decode_4 = exact_chain(T, reverse_law, centre_4, 0.25)
     log_w_4 = suspect_log_weight(point_4, encode_chain(point_4, beta_4, rng), beta_4, nets_4, decode_4)
     print(f"T = {T}: suspect mean {log_w_4.mean():9.4f}, standard deviation over draws {log_w_4.std():.4f}")
 
@@ -397,10 +382,16 @@ from dgm.diffusion_seminar import chain_log_weight  # task
 def check_chain_weight():
     """Constant log p(x) at T = 1, 2, 3, 5; other nets by torch's densities, one level after the other."""
     g = test_rng("chain-weight")
-    x = normal(g, 6, 2)
+    x, centre = normal(g, 6, 2), torch.full((2,), 0.3).double()
+
+    def law(z, ab_t, ab_s, mean, var):  # the reverse step by precisions, independent of task 3
+        forward, total = ab_t / ab_s / (1 - ab_t / ab_s), 1 / (ab_s * var + 1 - ab_s)
+        pull = forward * z / (ab_t / ab_s).sqrt() if ab_t > 0 else 0 * z
+        return Moments((pull + total * ab_s.sqrt() * mean) / (forward + total), 1 / (forward + total))
+
     log_n = lambda v, mean, std: Normal(mean, std).log_prob(v).sum(-1)
-    for T in (1, 2, 3, 5):
-        beta, nets, decode = exact_chain(T, centre_4, 0.25)
+    for T in (5, 3, 2, 1):
+        beta, nets, decode = exact_chain(T, law, centre, 0.25)
         decode = lambda z, d=decode: (d(z)[0] + 0.1, 1.2 * d(z)[1])  # so that the model is not exact
         nets = [lambda z, f=f: (0.9 * f(z)[0], f(z)[1]) for f in nets]
         zs = encode_chain(x, beta, g)
@@ -424,7 +415,7 @@ def check_chain_weight():
         }
         slips = {text: value for text, value in slips.items() if not torch.allclose(value, top + ends + sum(p) - sum(q))}
         check_close(f"chain_log_weight, T = {T}", chain_log_weight(x, zs, beta, nets, decode), top + ends + sum(p) - sum(q), slips, "B", "the formula, term by term, for T = 2")
-        beta, nets, decode = exact_chain(T, centre_4, 0.25)
+        beta, nets, decode = exact_chain(T, law, centre, 0.25)
         check_close(f"chain_log_weight of the exact chain, T = {T}", chain_log_weight(x, zs, beta, nets, decode), Normal(0.3, 0.5).log_prob(x).sum(1), axes="B")
 
 
@@ -565,7 +556,7 @@ def check_convert():
     for kind, out in truth.items():
         for to, expected in truth.items():
             slips = {
-                "signal and noise factors have changed places": {"x0": s * x_t - a * out, "eps": a * x_t + s * out, "v": s * eps - a * x0}[to],
+                "signal and noise factors have changed places": {"x0": (x_t - a * out) / s if kind == "eps" else s * x_t - a * out, "eps": (x_t - s * out) / a if kind == "x0" else a * x_t + s * out, "v": s * eps - a * x0}[to],
                 "v has the opposite sign": {"x0": a * x_t + s * out, "eps": s * x_t - a * out, "v": s * x0 - a * eps}[to],
                 "alpha_bar is used without its root": {"x0": (x_t - (1 - a**2) * out) / a**2, "eps": (x_t - a**2 * out) / s**2, "v": a**2 * eps - s**2 * x0}[to],
                 "the result is not divided": {"x0": x_t - s * out, "eps": x_t - a * out, "v": a * x_t - x0}[to],
@@ -633,7 +624,7 @@ def check_step():
     """eta = 1 is the product of Gaussians; with the true eps the variance of level s is kept; the last step; `large`."""
     g = test_rng("step")
     x_t, eps_hat, noise = (normal(g, 5, 1, 2) for _ in range(3))
-    ab_t, ab_s = torch.tensor([0.3, 0.6]).double()
+    ab_t, ab_s = torch.tensor([0.45, 0.6]).double()
     x0_hat, beta = (x_t - (1 - ab_t).sqrt() * eps_hat) / ab_t.sqrt(), 1 - ab_t / ab_s
     mean, tilde = bayes(x_t, x0_hat, ab_t, ab_s)
 
@@ -650,6 +641,7 @@ def check_step():
             "eta does nothing: it is always 0": formula(0 * var, 0 * var),
             "the noise is multiplied by the variance, not by its root": formula(var, var),
             "sigma^2 is eta^2 times beta: the factor (1 - ab_s) / (1 - ab_t) is missing": formula(eta**2 * beta, eta * beta.sqrt()),
+            "the added noise has the variance of `large`, although it is not set": formula(var, eta * beta.sqrt()),
             "the factor in sigma^2 is upside down": formula(var * ((1 - ab_t) / (1 - ab_s)) ** 2, var.sqrt() * (1 - ab_t) / (1 - ab_s)),
             "x0_hat is multiplied by sqrt(ab_t), not by sqrt(ab_s)": formula(var, var.sqrt(), ab_t.sqrt()),
             "x0_hat is multiplied by ab_s, not by its root": formula(var, var.sqrt(), ab_s),
@@ -659,7 +651,7 @@ def check_step():
         check_close(f"eta_step at eta = {eta:g}", eta_step(x_t, eps_hat, ab_t, ab_s, noise, eta), expected, slips, "like x_t")
     check_close("eta_step at eta = 1 without noise", eta_step(x_t, eps_hat, ab_t, ab_s, 0 * noise, 1.0), mean, look="the mean of q(x_s | x_t, x_0 = x0_hat)")
     slips = {
-        "the larger variance also shortens the direction": formula(beta.clamp(max=1 - ab_s), beta.sqrt()),
+        "the larger variance also shortens the direction": formula(beta, beta.sqrt()),
         "`large` does nothing": formula(tilde, tilde.sqrt()),
         "the noise is multiplied by the variance, not by its root": formula(tilde, beta),
     }
@@ -1017,7 +1009,7 @@ def check_guided():
     x, t, label = normal(g, 4, 2), torch.tensor([0, 1, 2, 3]), torch.tensor([7, 2, 2, 5])
     model = lambda x, t, y: x.sin() * (1 + y[:, None]) + t[:, None]
     with_label, without = model(x, t, label), model(x, t, torch.full((4,), 10))
-    for w in (0.0, 2.0, -1.0):
+    for w in (2.0, 0.0, -1.0):
         expected = (1 + w) * with_label - w * without
         slips = {
             "w is counted from 1: scale = 1 is the conditional model": w * with_label + (1 - w) * without,
