@@ -5,10 +5,11 @@ where level (B,) int indexes sigmas (L,), the largest first. Losses are per exam
 constants (with the half), and differ from half the Fisher divergence by a constant of the data.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgm.flow_cnf import exact_trace
 from dgm.tensors import append_dims
@@ -78,6 +79,28 @@ def ncsn_loss(
     sigma = append_dims(sigmas[level], x.ndim).to(x.dtype)
     s = model(x + sigma * eps, level, cond)
     return (sigma * s + eps).square().flatten(1).sum(1) / 2
+
+
+class Ncsn(nn.Module):
+    """Score network for a ladder of levels, s(x, level) = -net(x / sqrt(1 + sigma^2), t) / sigma.
+
+    The net sees inputs of one size and predicts the noise, which has size 1 at every level; the
+    division by sigma is from Song and Ermon (2020), sec. 3.2. net(x, t, cond) has span 1, and t is
+    log sigma, 0 at the smallest level of `reach` and 1 at the largest, so that one net can be
+    asked on another ladder: pass the `reach` (smallest, largest) that it was trained on.
+    """
+
+    def __init__(self, net: nn.Module, sigmas: Tensor, reach: tuple[float, float] | None = None):
+        super().__init__()
+        low, high = reach or (sigmas.min().item(), sigmas.max().item())
+        self.net = net
+        self.register_buffer("sigmas", sigmas.float(), persistent=False)
+        self.register_buffer("t", (sigmas / low).log().float() / math.log(high / low), False)
+
+    def forward(self, x: Tensor, level: Tensor, cond: Tensor | None = None) -> Tensor:
+        """x (B, *D), level (B,) int -> score (B, *D)."""
+        sigma = append_dims(self.sigmas[level], x.ndim)
+        return -self.net(x / (1 + sigma.square()).sqrt(), self.t[level], cond) / sigma
 
 
 def annealed_langevin(

@@ -7,6 +7,7 @@ import torch
 
 from dgm.flow_cnf import exact_trace
 from dgm.score import (
+    Ncsn,
     annealed_langevin,
     denoise,
     dsm_loss,
@@ -201,3 +202,37 @@ def test_last_denoising_step_is_the_posterior_mean():
     got = denoise(model, x, sigmas, "label")
     torch.testing.assert_close(got, x * a / (a + 0.09))
     assert seen == [([3] * 5, "label")]
+
+
+def _recorded(seen):
+    """A stand-in network that keeps what it was given."""
+
+    def net(x, t, cond):
+        seen.append((x, t, cond))
+        return x.sin() + 1
+
+    return net
+
+
+def test_noise_conditional_network_divides_by_sigma_and_hears_its_logarithm():
+    """Oracle: -net(x / sqrt(1 + sigma^2), t, cond) / sigma, one example at a time; images too."""
+    sigmas, seen = geometric_sigmas(4.0, 0.25, 5), []
+    model = Ncsn(_recorded(seen), sigmas).double()
+    x, level = _draw(6, 1, 2, 2), torch.tensor([0, 4, 2, 1, 3, 2])
+    got = model(x, level, "label")
+    for n, i in enumerate(level.tolist()):
+        inside = x[n] / (1 + sigmas[i] ** 2) ** 0.5
+        torch.testing.assert_close(got[n], -(inside.sin() + 1) / sigmas[i])
+    t = torch.tensor([1.0, 0, 0.5, 0.75, 0.25, 0.5]).double()  # equal ratios: equal steps of t
+    torch.testing.assert_close(seen[0][1], t, rtol=0, atol=1e-6)
+    assert seen[0][2] == "label"
+
+
+def test_noise_conditional_network_on_another_ladder():
+    """Oracle: the same network, asked at the same sigma on a part of the ladder."""
+    sigmas, x = geometric_sigmas(4.0, 0.25, 5), _draw(3, 2).float()
+    net = lambda x, t, cond: x * t[:, None]
+    whole, part = Ncsn(net, sigmas), Ncsn(net, sigmas[1:4:2], (0.25, 4.0))
+    level = torch.tensor([0, 1, 1])
+    torch.testing.assert_close(part(x, level), whole(x, 2 * level + 1))
+    assert not list(whole.state_dict())  # the ladder is not among the weights
