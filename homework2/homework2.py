@@ -41,9 +41,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgm.celeba import held_out_crops, load_faces, low_res
 from dgm.checks import banded, check_close, check_named, check_that, test_rng, vjp
 from dgm.draws import normal, uniform
+from dgm.face_unet import FaceTrunk
 from dgm.handin import pack_submission
+from dgm.metrics import frechet_distance
 from dgm.plots import DATA, MODEL, plot_points, show_images
 from dgm.training import Ema, Fit, fit, minibatches, progress
 from dgm.weights import save_weights
@@ -190,6 +193,154 @@ def make_flow() -> PlaneNet:
 
 # --- problem 3 -------------------------------------------------------------------------------------
 
+
+class StepMoments(NamedTuple):
+    """A Gaussian with one variance for all pixels of an image."""
+
+    mean: Tensor  # (B, *D)
+    var: Tensor  # (B, 1, ..., 1), as many axes as the mean
+
+
+@dataclass(frozen=True)
+class MadeUpNet:
+    """In place of a network, for the tests: mixes x_t, the level and the small image y."""
+
+    of_x: float
+    of_lam: float
+    of_y: float
+
+    def __call__(self, x_t: Tensor, lam: Tensor, y: Tensor) -> Tensor:
+        """x_t (B, C, H, W), lam (B,), y (B, C, h, w) -> (B, C, H, W)."""
+        enlarged = y.repeat_interleave(x_t.shape[-1] // y.shape[-1], -1)
+        enlarged = enlarged.repeat_interleave(x_t.shape[-2] // y.shape[-2], -2)
+        level = self.of_lam * torch.tanh(lam / 4).reshape(-1, 1, 1, 1)
+        return self.of_x * x_t + level * x_t.flip(-1) + self.of_y * enlarged
+
+
+@dataclass(frozen=True)
+class MadeUpStep:
+    """In place of a sampler's step, for the tests: some mixture of everything that it is given."""
+
+    weights: Tensor  # (4,)
+
+    def __call__(
+        self, x_t: Tensor, x0_hat: Tensor, lam_t: Tensor, lam_s: Tensor, eps: Tensor
+    ) -> Tensor:
+        """x_t, x0_hat, eps (B, *D), lam_t, lam_s (B,) -> (B, *D)."""
+        w, gap = self.weights, (lam_s - lam_t).reshape(-1, *[1] * (x_t.ndim - 1))
+        return w[0] * x_t + w[1] * x0_hat + w[2] * gap * x0_hat + w[3] * eps
+
+
+@dataclass(frozen=True)
+class LinearNet:
+    """A network that is linear in the noisy and the small vector, whatever the level."""
+
+    of_x: Tensor  # (D, D)
+    of_y: Tensor  # (D, M)
+
+    def __call__(self, x_t: Tensor, lam: Tensor, y: Tensor) -> Tensor:
+        """x_t (B, D), y (B, M) -> (B, D)."""
+        return x_t @ self.of_x.T + y @ self.of_y.T
+
+
+@dataclass(frozen=True)
+class ExactGaussian:
+    """The perfect network of a linear problem: E[x0 | x_t, y] for x0 ~ N(0, cov), y = down x0."""
+
+    cov: Tensor  # (D, D)
+    down: Tensor  # (M, D)
+
+    def __call__(self, x_t: Tensor, lam: Tensor, y: Tensor) -> Tensor:
+        """x_t (B, D), lam (B,), y (B, M) -> (B, D)."""
+        gain = torch.linalg.solve(self.down @ self.cov @ self.down.T, self.down @ self.cov).T
+        mean, left = y @ gain.T, self.cov - gain @ self.down @ self.cov  # of x0 given y
+        values, vectors = torch.linalg.eigh(left)
+        ratio = (-lam).exp()[:, None]  # noise to signal
+        seen = x_t * (1 + ratio).sqrt() - mean
+        shrink = values.clamp(min=0) / (values.clamp(min=0) + ratio)
+        return mean + (seen @ vectors * shrink) @ vectors.T
+
+
+@dataclass(frozen=True)
+class FaceSetting:
+    """What belongs to a set of faces: sizes, network, files that are handed in."""
+
+    name: str
+    size: int  # of the large faces; the small ones have a quarter of it
+    base: int
+    mults: tuple
+    sampler: str  # file of the diffusion network
+    regression: str  # file of the baseline
+
+
+TOY = FaceSetting(
+    *("toy", 32, 32, (1, 2)),
+    *("homework2_sr_toy.safetensors", "homework2_regression_toy.safetensors"),
+)
+CELEBA = FaceSetting(
+    *("celeba", 64, 48, (1, 2, 2)),
+    *("homework2_sr.safetensors", "homework2_regression.safetensors"),
+)
+FACTOR = 4  # large over small side
+TOP, BOTTOM = 9.0, -9.0  # the largest and the smallest level
+FEATURES = 16  # numbers that describe a level to the network
+
+
+def make_toy_net() -> FaceTrunk:
+    """The trunk for toy faces, 0.37 million parameters."""
+    return FaceTrunk(TOY.base, TOY.mults, FEATURES)
+
+
+def make_face_net() -> FaceTrunk:
+    """The trunk for CelebA at 64 x 64, 1.30 million parameters."""
+    return FaceTrunk(CELEBA.base, CELEBA.mults, FEATURES)
+
+
+FACE_NETS = {
+    TOY.sampler: make_toy_net,
+    TOY.regression: make_toy_net,
+    CELEBA.sampler: make_face_net,
+    CELEBA.regression: make_face_net,
+}
+
+
+def homework_rng(name: str) -> torch.Generator:
+    """A generator that is the same for everybody. (The grader's own comes from its secret.)"""
+    return test_rng(f"homework2 {name}")
+
+
+def gaussian_window(side: int = 7, sigma: float = 1.5) -> Tensor:
+    """Weights (side, side) that fall off from the middle and sum to 1."""
+    u = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+    w = (-u.square() / (2 * sigma**2)).exp()
+    return torch.outer(w, w) / w.sum().square()
+
+
+def face_patches(x: Tensor, side: int = 8, stride: int = 4) -> Tensor:
+    """Patches of images in [-1, 1] as rows: (B, 3, H, W) -> (B * places, 3 * side^2)."""
+    rows = F.unfold(x.clamp(-1, 1), side, stride=stride).transpose(1, 2)
+    return rows.reshape(-1, rows.shape[-1])
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Patches -> their leading directions with variance 1, as measured on real faces."""
+
+    mean: Tensor  # (P,)
+    directions: Tensor  # (P, F)
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """(N, P) -> (N, F)."""
+        return (patches - self.mean) @ self.directions
+
+
+def fit_whitening(patches: Tensor, features: int = 48) -> Whitening:
+    """The `features` directions of largest variance, each divided by its standard deviation."""
+    mean = patches.mean(0)
+    values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+    return Whitening(mean, vectors[:, -features:] / values[-features:].sqrt())
+
+
 # --- weights ---------------------------------------------------------------------------------------
 
 
@@ -207,7 +358,7 @@ class LocalWeights:
 
 # weight file -> the released function that makes its network
 WGAN_FILE, FLOW_FILE = "homework2_wgan.safetensors", "homework2_flow.safetensors"
-BUILD: dict[str, Callable] = {WGAN_FILE: make_generator, FLOW_FILE: make_flow}
+BUILD: dict[str, Callable] = {WGAN_FILE: make_generator, FLOW_FILE: make_flow, **FACE_NETS}
 
 
 def trained(file: str) -> LocalWeights:
@@ -230,6 +381,13 @@ STEPS_SCORE = 3_000  # smoke: 20
 LANGEVIN_STEPS = 20  # smoke: 2
 STEPS_FLOW = 4_000  # smoke: 20
 N_REFLOW = 20_000  # smoke: 256
+FACES = "toy"  # or "celeba", with a GPU
+DOWNLOAD = False  # whether CelebA may be downloaded (1.4 GB)
+N_FACES = 12_000  # smoke: 200
+N_HELD = 128  # smoke: 8
+BATCH_FACES = 64  # smoke: 4
+STEPS_FACES = (400, 1_400)  # regression, diffusion; smoke: (2, 2)
+STEPS_CELEBA = (4_000, 30_000)
 FOLDER = "."  # where checkpoints live; a folder of your Drive survives a disconnect of Colab
 
 # %% [markdown]
@@ -337,7 +495,7 @@ check_p1_line_corners()
 
 # %% nbgrader={"grade_id": "p1-plan", "solution": true}
 def transport(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
-    """A plan of least cost and potentials with f_n + g_m <= cost_nm that reach its value. Any number types scipy takes.
+    """A plan of least cost and potentials with f_n + g_m <= cost_nm that reach its value.
 
     cost (N, M), entries may be inf (a way that is closed: no mass there); a (N,), b (M,) positive, of equal sums; a
     plan exists. Returns Transport(plan (N, M), f (N,), g (M,)) in the number type of `cost`.
@@ -542,12 +700,15 @@ def check_p1_critic() -> None:
     rng = test_rng("p1-critic")
     real, fake, u = normal(rng, 6, 2, 3) + 0.5, normal(rng, 6, 2, 3), uniform(rng, 6)
     metric = (0.7 * normal(rng, 2, 3)).exp()
-    critic = ToyCritic(1.5 * normal(rng, 4, 6), normal(rng, 4), 0.6 * normal(rng, 4).exp())
-    lam = 4.0
+    critic, lam = ToyCritic(1.5 * normal(rng, 4, 6), normal(rng, 4), normal(rng, 4).exp()), 4.0
 
     def slopes(net, x, weight=1 / metric):
         inner = (x.flatten(1) @ net.w.T + net.bias).sigmoid() * net.out
         return ((inner @ net.w).reshape(x.shape).square() * weight).flatten(1).sum(1).sqrt()
+
+    mean = u[:, None, None] * real + (1 - u)[:, None, None] * fake
+    found = slopes(critic, mean)  # scaled so that some are below one and some above
+    critic = critic._replace(out=critic.out / (found.min() * found.max()).sqrt())
 
     def loss(net=critic, at=None, weight=1 / metric, sides=1, power=2, sign=1, lam=lam):
         share = u[:, None, None]
@@ -625,6 +786,7 @@ def check_p1_critic_corners() -> None:
     check_close("a flat critic", value, 0 * one)
     finite = all(g is None or bool(g.isfinite().all()) for g in grads)
     check_that("a flat critic", finite, "the gradient is NaN: a root has no derivative at zero")
+    _, grads = vjp(critic_loss, (critic, real, fake, u, metric, 0.3), one)
     check_that(
         "fakes", grads[4] is None or not grads[4].any(), "the fakes get gradients: detach them"
     )
@@ -715,7 +877,7 @@ score_wgan()
 #
 # What a critic should be can be computed where both sides are finite samples. The next cell takes 150 points of a standard normal law and 150
 # petal points, solves the transport between them exactly (your `transport`), extends the potential to the plane (your
-# `largest_extension`), and trains a critic on the same two sets (your `critic_loss`, the first set as the fakes).
+# `largest_extension`), and trains a critic on the same two sets (your `critic_loss`, the first set as the fakes, $\lambda=10$).
 
 # %% tags=["train"]
 small_rng = torch.Generator().manual_seed(SEED + 10)
@@ -726,7 +888,8 @@ exact_w1 = (exact_transport.plan * torch.cdist(holes, sand)).sum().item()
 exact_potential = lambda z: largest_extension(z, sand, -exact_transport.g, 1.0)
 torch.manual_seed(SEED)
 lone_critic = PlaneCritic()
-lone_loss = lambda u: critic_loss(lone_critic, holes, sand, u, torch.ones(2), WGAN_LAMBDA)
+some = lambda x: x[torch.randperm(150, generator=small_rng)]
+lone_loss = lambda u: critic_loss(lone_critic, some(holes), some(sand), u, torch.ones(2), 10.0)
 lone_batches = (torch.rand(150, generator=small_rng) for _ in range(STEPS_CRITIC))
 list(fit(lone_loss, lone_critic, lone_batches, Fit(STEPS_CRITIC, 2e-3, "one_cycle")))
 with torch.no_grad():
@@ -771,8 +934,8 @@ fig.colorbar(shown, ax=list(axes), shrink=0.8, label="potential, less its mean")
 
 # %% [markdown] nbgrader={"grade_id": "p1-discussion", "grade": true, "solution": true, "points": 1}
 # *Reference answer.* The first two: by strong duality the best potentials reach the cost of the best plan, and the extension has the
-# same values at the points and slope at most one, so it attains $W_1$. Too large: the penalty is finite and looks only at points between pairs, so slopes somewhat
-# above one pay; a value is then the distance times that slope. Too small: a smooth network of this size, trained for a short time, cannot follow the kinks of the exact
+# same values at the points and slope at most one, so it attains $W_1$. Too large: the penalty is finite, so a slope above one pays: $sW_1-\lambda(s-1)^2$ is largest at
+# $s = 1 + W_1/(2\lambda)$. Too small: a smooth network of this size, trained for a short time, cannot follow the kinks of the exact
 # potential. With fresh points there is a third one: between finite samples even the exact value is larger than between the laws.
 
 # %% [markdown]
@@ -1232,7 +1395,7 @@ def check_p2_annealed() -> None:
             for z in noise[l]:
                 x = x + size(s) * net(x, seen.expand(5)) + (spread * size(s)) ** 0.5 * z
         s = sigmas[levels[-1]]
-        end = x + s**power * net(x, s.expand(5))
+        end = x + s**power * net(x, (s if told is None else told).expand(5))
         return end + extra * (2 * size(s)) ** 0.5 * noise[-1, -1] if last else x
 
     check_close(
@@ -1248,9 +1411,7 @@ def check_p2_annealed() -> None:
             "the drift is h/2 as in the lecture, and the noise sqrt(h)": run(
                 size=lambda s: h * s**2 / 2
             ),
-            "the step is h at every level: h_l = h sigma_l^2": run(
-                size=lambda s: torch.as_tensor(h).double()
-            ),
+            "the step is h at every level: h_l = h sigma_l^2": run(size=lambda s: h * s**0),
             "the step is h sigma_l: the square is missing": run(size=lambda s: h * s),
             "the step is relative to the last level: here h_l = h sigma_l^2": run(
                 size=lambda s: h * (s / sigmas[-1]) ** 2
@@ -1381,6 +1542,1492 @@ fig.tight_layout()
 
 # %% [markdown]
 # # Problem 3: a conditional diffusion model for faces (55 points)
+#
+# | part | what | visible | hidden | by a person |
+# |---|---|---|---|---|
+# | A | noise, levels, the condition, the loss | 21 | 4 | |
+# | B | samplers, against an exact network | 7 | 2 | |
+# | C | how good is a face? | 5 | 0 | |
+# | D | training; your weights on faces that nobody has seen | 0 | 8 | 8 |
+#
+# From a small face $y$ (8 x 8 pixels for the toy faces, 16 x 16 for CelebA) draw a face $x_0$ of four times the side. There are many that
+# fit: a network that returns *one* answer returns their mean, which is no face at all. A diffusion model draws one of them.
+#
+# **Conventions of this problem.** Images lie in $[-1, 1]$. There is no step number: a noise level *is* its log signal-to-noise ratio
+# $$\lambda = \log\frac{\alpha^2}{\sigma^2},\qquad x_\lambda = \alpha\,x_0 + \sigma\,\varepsilon,\qquad \alpha^2+\sigma^2 = 1 ,$$
+# so that $\lambda$ *falls* when noise is added and a sampler *rises* in $\lambda$. (The lectures count steps and write $\bar\alpha_t=\alpha^2$.) A network is
+# called `model(x_t, lam, y)`, `lam` (B,), `y` the small faces. The small face is the mean of 4 x 4 squares, by one function, `low_res(x, 4)` in the set-up cell: it
+# makes the input and it measures whether an answer fits the input.
+#
+# ## Part A: noise, levels, the condition, the loss
+#
+# ### 3.1 The levels of a cosine schedule (2 + 1 points)
+#
+# Let $\alpha=\cos\varphi$ and $\sigma=\sin\varphi$ with an angle $\varphi$ that grows *evenly* with $u\in[0,1]$. Which $\varphi$ has the level `top`, which the level `bottom`? Place
+# the ends there, and return the level at `u`.
+
+
+# %% nbgrader={"grade_id": "p3-levels", "solution": true}
+def level_at(u: Tensor, top: float, bottom: float) -> Tensor:
+    """lambda at u of the cosine schedule cut to [bottom, top]: `top` at u = 0, `bottom` at u = 1.
+
+    u in [0, 1], any shape; top > bottom, of any size up to 60. Returns the shape of u.
+    """
+    ### BEGIN SOLUTION
+    first, last = math.atan(math.exp(-top / 2)), math.atan(math.exp(-bottom / 2))
+    return -2 * (first + (last - first) * u).tan().log()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-levels-test", "grade": true, "points": 2} course={"tests": ["level_at"]} cellView="form"
+# @title Visible test, 2 points: the angle whose cosine is alpha rises evenly, from top to bottom
+def check_levels() -> None:
+    rng = test_rng("p3-levels")
+    u, top, bottom = uniform(rng, 9), 6.0, -4.0
+
+    def cosine(first: float, last: float, u: Tensor) -> Tensor:
+        angle = first + (last - first) * u
+        return (angle.cos() ** 2 / angle.sin() ** 2).log()
+
+    ends = [math.acos(math.sqrt(1 / (1 + math.exp(-end)))) for end in (top, bottom)]
+    expected = cosine(*ends, u)
+    root = [math.atan(math.exp(-end)) for end in (top, bottom)]
+    slips = {
+        "lambda itself falls evenly; it is the angle that rises evenly": top + (bottom - top) * u,
+        "u = 0 and u = 1 change places; lambda is `top` at u = 0": cosine(*ends, 1 - u),
+        "the schedule is not cut: it runs over all angles from 0 to pi / 2": cosine(
+            0, math.pi / 2, u
+        ),
+        "tan(angle) is taken for exp(-lambda); it is the ratio of the standard deviations, "
+        "exp(-lambda / 2)": cosine(*root, u),
+        "log(alpha / sigma) is returned; lambda is the log of the ratio of the squares": expected
+        / 2,
+        "alpha^2 is returned, not its log signal-to-noise ratio": expected.sigmoid(),
+    }
+    look = "tan(angle) = sigma / alpha = exp(-lambda / 2); the angle is linear in u"
+    check_close("level_at", level_at(u, top, bottom), expected, slips, look=look)
+
+
+check_levels()
+
+
+# %% nbgrader={"grade_id": "p3-levels-hidden", "grade": true, "points": 1} course={"tests": ["level_at"]}
+# Hidden test: the ends for levels of +-20 and of one sign, u of several axes, float32
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_levels_hidden() -> None:
+    from homework2.oracles.diffusion import cosine_levels
+
+    rng = test_rng("p3-levels-hidden")
+    for top, bottom in ((20.0, -20.0), (12.0, 3.0), (-1.0, -8.0)):
+        ends = torch.tensor([[0.0, 1.0], [0.25, 0.75]], dtype=torch.float64)
+        for u in (ends, uniform(rng, 2, 3)):
+            got = level_at(u, top, bottom)
+            check_close(f"levels {top:g} ... {bottom:g}", got, cosine_levels(u, top, bottom))
+        u = uniform(rng, 5).float()
+        check_close("float32", level_at(u, top, bottom), cosine_levels(u, top, bottom).float())
+
+
+check_levels_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.2 Signal and noise of a level (2 + 0 points)
+#
+# From $\lambda$ back to $\alpha$ and $\sigma$. In float32 $\lambda=\pm 80$ must still give a $\sigma$ and an $\alpha$ that are right to the last digits, not 0: do not form
+# $1-\alpha^2$.
+
+
+# %% nbgrader={"grade_id": "p3-signal", "solution": true}
+def signal_and_noise(lam: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma of the levels, both accurate for |lam| up to 80 in float32.
+
+    lam, any shape. Returns (alpha, sigma), each of the shape of lam.
+    """
+    ### BEGIN SOLUTION
+    return lam.sigmoid().sqrt(), (-lam).sigmoid().sqrt()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-signal-test", "grade": true, "points": 2} course={"tests": ["signal_and_noise"]} cellView="form"
+# @title Visible test, 2 points: the two equations that define them; then levels of +-80
+def check_signal() -> None:
+    rng = test_rng("p3-signal")
+    lam = 3 * normal(rng, 4, 5)
+    ratio = lam.exp()
+    got = signal_and_noise(lam)
+    fits = isinstance(got, tuple | list) and len(got) == 2
+    check_that("signal_and_noise", fits, "expected two tensors, alpha and sigma")
+    for name, value, square in (
+        ("alpha", got[0], ratio / (1 + ratio)),
+        ("sigma", got[1], 1 / (1 + ratio)),
+    ):
+        slips = {
+            "the square root is missing": square,
+            "alpha and sigma change places": (1 - square).sqrt(),
+            "lambda is taken for log(alpha / sigma); it is the log of the ratio of the squares": (
+                1 / (1 + (-2 * lam if name == "alpha" else 2 * lam).exp())
+            ).sqrt(),
+        }
+        look = "alpha^2 / sigma^2 = exp(lambda) and alpha^2 + sigma^2 = 1"
+        check_close(name, value, square.sqrt(), slips, look=look)
+    alpha, sigma = signal_and_noise(torch.tensor([80.0, -80.0]))
+    small, look = math.exp(-40), "the logistic sigmoid of lambda and of -lambda"
+    relative = torch.stack([sigma[0], alpha[1]]) / small
+    check_close("sigma at 80, alpha at -80, over exp(-40)", relative, torch.ones(2), look=look)
+
+
+check_signal()
+
+# %% [markdown]
+# ### 3.3 A noisy face (2 + 0 points)
+
+
+# %% nbgrader={"grade_id": "p3-noisy", "solution": true}
+def noisy_face(x0: Tensor, lam: Tensor, eps: Tensor) -> Tensor:
+    """x0 with noise added up to the level lam of each example.
+
+    x0, eps (B, *D), any number of axes; lam (B,). Returns (B, *D).
+    """
+    ### BEGIN SOLUTION
+    lam = lam.reshape(-1, *[1] * (x0.ndim - 1))
+    return lam.sigmoid().sqrt() * x0 + (-lam).sigmoid().sqrt() * eps
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-noisy-test", "grade": true, "points": 2} course={"tests": ["noisy_face"]} cellView="form"
+# @title Visible test, 2 points: one example at a time; images, vectors, as many examples as pixels
+def check_noisy() -> None:
+    rng = test_rng("p3-noisy")
+    for shape in ((3, 2, 3, 3), (4, 6), (5,)):
+        x0, lam, eps = normal(rng, *shape), 2 * normal(rng, shape[0]), normal(rng, *shape)
+        share = 1 / (1 + (-lam).exp())  # alpha^2
+
+        def mixed(a: Tensor, s: Tensor, x0: Tensor = x0, eps: Tensor = eps) -> Tensor:
+            return torch.stack([a[b] * x0[b] + s[b] * eps[b] for b in range(len(x0))])
+
+        expected = mixed(share.sqrt(), (1 - share).sqrt())
+        slips = {
+            "the square roots are missing: alpha^2 and sigma^2 are taken": mixed(share, 1 - share),
+            "the square root of alpha^2 is missing": mixed(share, (1 - share).sqrt()),
+            "the square root of sigma^2 is missing": mixed(share.sqrt(), 1 - share),
+            "alpha and sigma change places": mixed((1 - share).sqrt(), share.sqrt()),
+            "one level serves the whole batch": mixed(
+                share.sqrt()[:1].expand(shape[0]), (1 - share).sqrt()[:1].expand(shape[0])
+            ),
+            "the noise is left out": mixed(share.sqrt(), 0 * share),
+            "the face is not shrunk; alpha is missing": mixed(share**0, (1 - share).sqrt()),
+        }
+        if len(shape) == 4:
+            last = lambda v: v.sqrt().reshape(1, 1, 1, -1)
+            slips["lam runs along the last axis; it belongs to the first"] = (
+                last(share) * x0 + last(1 - share) * eps
+            )
+        look = "alpha x0 + sigma eps, with alpha and sigma of shape (B, 1, ..., 1)"
+        check_close("noisy_face", noisy_face(x0, lam, eps), expected, slips, look=look)
+
+
+check_noisy()
+
+# %% [markdown]
+# ### 3.4 Three things that a network may predict (3 + 1 points)
+#
+# The noise $\varepsilon$, the face $x_0$, or the *velocity* $v=\alpha\varepsilon-\sigma x_0$ (Salimans & Ho, 2022): with $x_\lambda$ at hand each one gives the others. Return the face. Of the
+# three, $v$ is the one whose answer never divides by a small number; why that matters you see at $\lambda=-9$.
+
+
+# %% nbgrader={"grade_id": "p3-face", "solution": true}
+def face_from(out: Tensor, x_t: Tensor, lam: Tensor, kind: str) -> Tensor:
+    """x0 from what a network returned at level lam; kind is "eps", "x0" or "v".
+
+    out, x_t (B, *D); lam (B,). Returns (B, *D). Raises ValueError for another kind.
+    """
+    ### BEGIN SOLUTION
+    lam = lam.reshape(-1, *[1] * (x_t.ndim - 1))
+    alpha, sigma = lam.sigmoid().sqrt(), (-lam).sigmoid().sqrt()
+    if kind == "x0":
+        return out
+    if kind == "eps":
+        return (x_t - sigma * out) / alpha
+    if kind == "v":
+        return alpha * x_t - sigma * out
+    raise ValueError(f"kind is eps, x0 or v, not {kind!r}")
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-face-test", "grade": true, "points": 3} course={"tests": ["face_from"]} cellView="form"
+# @title Visible test, 3 points: there and back for every kind; an unknown kind
+def check_face() -> None:
+    rng = test_rng("p3-face")
+    x0, eps, lam = normal(rng, 4, 3, 2, 2), normal(rng, 4, 3, 2, 2), 2 * normal(rng, 4)
+    share = (1 / (1 + (-lam).exp())).reshape(4, 1, 1, 1)
+    a, s = share.sqrt(), (1 - share).sqrt()
+    x_t, v = a * x0 + s * eps, a * eps - s * x0
+    wrong = {
+        "eps": {
+            "alpha is left out of the division": x_t - s * eps,
+            "the noise is not multiplied by sigma": (x_t - eps) / a,
+            "alpha^2 and sigma^2 are taken for alpha and sigma": (x_t - s**2 * eps) / a**2,
+            "eps is returned as it came; the face is wanted": eps,
+        },
+        "x0": {"x_t is returned": x_t},
+        "v": {
+            "the sign of the second term is wrong": a * x_t + s * v,
+            "alpha and sigma change places (that gives the noise)": s * x_t + a * v,
+            "v is taken for the noise": (x_t - s * v) / a,
+            "v is taken for sigma x0 - alpha eps": a * x_t + s * v,
+            "it is divided by alpha; alpha^2 + sigma^2 = 1 leaves nothing to divide by": (
+                a * x_t - s * v
+            )
+            / a,
+        },
+    }
+    for kind, out in (("eps", eps), ("x0", x0), ("v", v)):
+        look = (
+            "two equations, x_t = alpha x0 + sigma eps and v = alpha eps - sigma x0: solve for x0"
+        )
+        got = face_from(out, x_t, lam, kind)
+        check_close(f"face_from, {kind}", got, x0, wrong[kind], axes="B, C, H, W", look=look)
+    refused = False
+    try:
+        face_from(x0, x_t, lam, "epsilon")
+    except Exception as error:
+        refused = "ValueError" in f"{type(error).__name__}: {error}"
+    check_that("face_from", refused, "an unknown kind, such as 'epsilon', must raise ValueError")
+
+
+check_face()
+
+
+# %% nbgrader={"grade_id": "p3-face-hidden", "grade": true, "points": 1} course={"tests": ["face_from"]}
+# Hidden test: vectors, one example, v at levels of +-40 where a division by alpha is hopeless
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_face_hidden() -> None:
+    import numpy as np
+
+    rng = test_rng("p3-face-hidden")
+    for shape, scale in (((1, 7), 3.0), ((6, 2, 3), 1.0)):
+        x0, eps, lam = normal(rng, *shape), normal(rng, *shape), scale * normal(rng, shape[0])
+        angle = np.arctan(np.exp(-lam.numpy() / 2)).reshape(-1, *[1] * (len(shape) - 1))
+        a, s = torch.from_numpy(np.cos(angle)), torch.from_numpy(np.sin(angle))
+        x_t = a * x0 + s * eps
+        check_close("eps", face_from(eps, x_t, lam, "eps"), x0)
+        check_close("v", face_from(a * eps - s * x0, x_t, lam, "v"), x0)
+    x0, eps = normal(rng, 2, 5).float(), normal(rng, 2, 5).float()
+    far = torch.tensor([40.0, -40.0])  # there v is the noise, and minus the face
+    got = face_from(torch.stack([eps[0], -x0[1]]), torch.stack([x0[0], eps[1]]), far, "v")
+    check_close("v at +-40", got, x0)
+
+
+check_face_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.5 One step back, if the face were known (3 + 1 points)
+#
+# From level $\lambda_t$ to a cleaner level $\lambda_s>\lambda_t$: $q(x_s\mid x_t,x_0)$ is the product of two Gaussians, $q(x_s\mid x_0)$ and
+# $q(x_t\mid x_s)=\mathcal N\big(\tfrac{\alpha_t}{\alpha_s}x_s,\ (\sigma_t^2-\tfrac{\alpha_t^2}{\alpha_s^2}\sigma_s^2)\,I\big)$. Complete the square, and write the answer with the one number
+# $r=e^{\lambda_t-\lambda_s}\in(0,1)$, the ratio of the signal-to-noise ratios: it becomes short. Levels need not be neighbours.
+
+
+# %% nbgrader={"grade_id": "p3-posterior", "solution": true}
+def step_moments(x0: Tensor, x_t: Tensor, lam_t: Tensor, lam_s: Tensor) -> StepMoments:
+    """Mean and variance of q(x_s | x_t, x_0).
+
+    x0, x_t (B, *D); lam_t < lam_s (B,); lam_s may be as large as 80, in float32 as well.
+    Returns StepMoments(mean (B, *D), var (B, 1, ..., 1)).
+    """
+    ### BEGIN SOLUTION
+    shape = (-1, *[1] * (x_t.ndim - 1))
+    lam_t, lam_s = lam_t.reshape(shape), lam_s.reshape(shape)
+    r, rest = (lam_t - lam_s).exp(), -(lam_t - lam_s).expm1()
+    alpha_t, alpha_s = lam_t.sigmoid().sqrt(), lam_s.sigmoid().sqrt()
+    mean = r * alpha_s / alpha_t * x_t + rest * alpha_s * x0
+    return StepMoments(mean, rest * (-lam_s).sigmoid())
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-posterior-test", "grade": true, "points": 3} course={"tests": ["step_moments"]} cellView="form"
+# @title Visible test, 3 points: the product of two Gaussians, by their precisions
+def check_posterior_step() -> None:
+    rng = test_rng("p3-posterior")
+    x0, x_t, lam_t = normal(rng, 4, 3, 2, 2), normal(rng, 4, 3, 2, 2), 2 * normal(rng, 4)
+    lam_s = lam_t + 0.3 + uniform(rng, 4)
+    a_t, a_s = ((1 / (1 + (-v).exp())).reshape(4, 1, 1, 1) for v in (lam_t, lam_s))  # alpha^2
+    step = a_t / a_s
+    spread = 1 - step  # variance of x_t given x_s
+    precision = 1 / (1 - a_s) + step / spread
+    pull = a_s.sqrt() / (1 - a_s) * x0, step.sqrt() / spread * x_t
+    mean = (pull[0] + pull[1]) / precision
+    got = step_moments(x0, x_t, lam_t, lam_s)
+    check_named("step_moments", got, StepMoments)
+    slips = {
+        "the variance of the forward step is returned (fixed large)": spread,
+        "the precision is returned": precision,
+        "the standard deviation is returned": precision**-0.5,
+        "the variance of q(x_s | x_0) is returned": 1 - a_s,
+        "it has no axes behind the first; it is (B, 1, ..., 1)": (1 / precision).flatten(),
+    }
+    look = "var = sigma_s^2 (1 - r) with r = exp(lam_t - lam_s)"
+    check_close("var", got.var, 1 / precision, slips, axes="B, 1, 1, 1", look=look)
+    w0, w_t = a_s.sqrt() / (1 - a_s) / precision, step.sqrt() / spread / precision
+    slips = {
+        "the two coefficients change places": w_t * x0 + w0 * x_t,
+        "only the face counts: that is the mean of q(x_s | x_0)": a_s.sqrt() * x0,
+        "alpha_s / alpha_t is missing before x_t": w0 * x0 + w_t * (a_t / a_s).sqrt() * x_t,
+        "alpha_t / alpha_s is taken for alpha_s / alpha_t": w0 * x0 + w_t * (a_t / a_s) * x_t,
+        "alpha_s is missing before x0": w0 / a_s.sqrt() * x0 + w_t * x_t,
+        "alpha^2 is taken for alpha": w0 * a_s.sqrt() * x0 + w_t * (a_t / a_s) ** -0.5 * x_t,
+    }
+    look = "mean = r (alpha_s / alpha_t) x_t + (1 - r) alpha_s x0"
+    check_close("mean", got.mean, mean, slips, axes="B, C, H, W", look=look)
+
+
+check_posterior_step()
+
+
+# %% nbgrader={"grade_id": "p3-posterior-hidden", "grade": true, "points": 1} course={"tests": ["step_moments"]}
+# Hidden test: vectors, far levels, the step to a level of 80 in float32
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_posterior_hidden() -> None:
+    from homework2.oracles.diffusion import condition_on_noisy
+
+    rng = test_rng("p3-posterior-hidden")
+    x0, x_t, lam_t = normal(rng, 5, 4), normal(rng, 5, 4), 3 * normal(rng, 5)
+    lam_s = lam_t + 4 * uniform(rng, 5) + 0.01
+    mean, var = condition_on_noisy(x0, x_t, lam_t, lam_s)
+    got = step_moments(x0, x_t, lam_t, lam_s)
+    check_named("step_moments", got, StepMoments)
+    check_close("mean", got.mean, mean, axes="B, D", rtol=1e-5)
+    check_close("var", got.var, var, axes="B, 1", rtol=1e-5)
+    x0, x_t, lam_t = x0.float(), x_t.float(), torch.full((5,), 9.0)
+    got = step_moments(x0, x_t, lam_t, torch.full((5,), 80.0))
+    check_close("mean at level 80", got.mean, x0, axes="B, D")
+    check_close(
+        "var at level 80, over exp(-80)",
+        got.var.double() * math.exp(80),
+        torch.ones(5, 1).double(),
+        rtol=1e-3,
+    )
+
+
+check_posterior_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.6 Levels for a batch (1 + 0 points)
+#
+# A loss averaged over random levels is noisy. Kingma et al. (2021) spread the levels of a batch: with *one* uniform number $r$ example $b$ takes
+# $u_b = (r + b/B) \bmod 1$. Every $u_b$ alone is uniform, and together they cover $[0,1]$.
+
+
+# %% nbgrader={"grade_id": "p3-spread", "solution": true}
+def spread_levels(r: Tensor, B: int) -> Tensor:
+    """B numbers in [0, 1), spread evenly and shifted by one number. r (), in [0, 1). Returns (B,)."""
+    ### BEGIN SOLUTION
+    return (r + torch.arange(B, dtype=r.dtype, device=r.device) / B) % 1
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-spread-test", "grade": true, "points": 1} course={"tests": ["spread_levels"]} cellView="form"
+# @title Visible test, 1 point: their order, their gaps, the number type
+def check_spread() -> None:
+    r = uniform(test_rng("p3-spread"), 1)[0]
+    for B in (1, 6, 7):
+        expected = torch.stack([(r + b / B) - math.floor(r + b / B) for b in range(B)])
+        slips = {
+            "one number serves the whole batch": r.expand(B),
+            "the remainder modulo 1 is missing": torch.stack([r + b / B for b in range(B)]),
+            "b is not divided by B": torch.stack([r + 0.0 * b for b in range(B)]),
+            "it is divided by B - 1; then 0 and 1 are both there": torch.stack(
+                [(r + b / max(B - 1, 1)) % 1 for b in range(B)]
+            ),
+            "r is divided by B; then each example keeps its own cell": torch.stack(
+                [(r + b) / B for b in range(B)]
+            ),
+        }
+        check_close(
+            f"spread_levels, B = {B}",
+            spread_levels(r, B),
+            expected,
+            slips if B > 1 else {},
+            axes="B",
+        )
+    check_close("in float32", spread_levels(r.float(), 6), ((r + torch.arange(6) / 6) % 1).float())
+
+
+check_spread()
+
+# %% [markdown]
+# The U-Net is given (`FaceTrunk` in the set-up cell): two images stacked to six channels and a few numbers about the level go in, one image comes out. Three holes around it are yours: how the
+# level is described (3.7), what the six channels are (3.8), and what the output is taken for (3.4).
+#
+# ### 3.7 A level in sixteen numbers (1 + 0 points)
+#
+# A network sees small changes of one number badly. Give it $\sin(\omega_j\lambda)$ and $\cos(\omega_j\lambda)$ at the frequencies $\omega_j=\frac{\pi}{32}\,2^{j/2}$, $j=0,\dots,n/2-1$.
+
+
+# %% nbgrader={"grade_id": "p3-features", "solution": true}
+def level_features(lam: Tensor, n: int) -> Tensor:
+    """First all n / 2 sines, then all cosines, j rising. lam (B,), n even. Returns (B, n)."""
+    ### BEGIN SOLUTION
+    j = torch.arange(n // 2, dtype=lam.dtype, device=lam.device)
+    angle = lam[:, None] * (math.pi / 32 * 2 ** (j / 2))
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-features-test", "grade": true, "points": 1} course={"tests": ["level_features"]} cellView="form"
+# @title Visible test, 1 point: every number by itself
+def check_features() -> None:
+    lam = 3 * normal(test_rng("p3-features"), 5)
+
+    def table(w: Callable, order: Callable) -> Tensor:
+        rows = []
+        for value in lam.tolist():
+            sines = [math.sin(w(j) * value) for j in range(4)]
+            cosines = [math.cos(w(j) * value) for j in range(4)]
+            rows.append(order(sines, cosines))
+        return torch.tensor(rows, dtype=torch.float64)
+
+    omega, join = lambda j: math.pi / 32 * 2 ** (j / 2), lambda a, b: a + b
+    expected = table(omega, join)
+    slips = {
+        "the cosines come first": table(omega, lambda a, b: b + a),
+        "sines and cosines alternate": table(omega, lambda a, b: [v for p in zip(a, b) for v in p]),
+        "the frequencies double each time; they grow by sqrt(2)": table(
+            lambda j: math.pi / 32 * 2**j, join
+        ),
+        "j begins at 1": table(lambda j: omega(j + 1), join),
+        "the factor pi / 32 is missing": table(lambda j: 2 ** (j / 2), join),
+    }
+    check_close("level_features", level_features(lam, 8), expected, slips, axes="B, n")
+
+
+check_features()
+
+# %% [markdown]
+# ### 3.8 What the network looks at (3 + 0 points)
+#
+# Six channels: first the noisy face, then the small one, enlarged to its size. Enlarge by bicubic interpolation (`F.interpolate` with `antialias=True`, which is the kernel that image programs use; the other one
+# differs by up to 5 of 255 grey levels), and cut to $[-1,1]$, because bicubic curves overshoot. The noisy face is *not* cut.
+
+
+# %% nbgrader={"grade_id": "p3-input", "solution": true}
+def network_input(x_t: Tensor, y: Tensor) -> Tensor:
+    """The noisy face with the enlarged small one behind it.
+
+    x_t (B, C, H, W); y (B, C, h, w), h and w any divisors of H and W. Returns (B, 2C, H, W).
+    """
+    ### BEGIN SOLUTION
+    enlarged = F.interpolate(y, size=x_t.shape[-2:], mode="bicubic", antialias=True)
+    return torch.cat([x_t, enlarged.clamp(-1, 1)], dim=1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-input-test", "grade": true, "points": 3} course={"tests": ["network_input"]} cellView="form"
+# @title Visible test, 3 points: the bicubic kernel written out, along rows and columns
+def check_input() -> None:
+    rng = test_rng("p3-input")
+
+    def kernel(d: float, a: float) -> float:
+        d = abs(d)
+        if d <= 1:
+            return (a + 2) * d**3 - (a + 3) * d**2 + 1
+        return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+    def enlarge(n: int, k: int, a: float = -0.5) -> Tensor:
+        rows = []
+        for i in range(n * k):
+            centre = (i + 0.5) / k - 0.5
+            row = [kernel(centre - j, a) for j in range(n)]  # weights of pixels outside are dropped
+            rows.append([w / sum(row) for w in row])
+        return torch.tensor(rows, dtype=torch.float64)
+
+    for h, w, k in ((4, 4, 4), (3, 5, 2)):
+        x_t, y = 2 * normal(rng, 2, 3, k * h, k * w), (1.5 * normal(rng, 2, 3, h, w)).clamp(-1, 1)
+        smooth = enlarge(h, k) @ y @ enlarge(w, k).T
+        coarse = y.repeat_interleave(k, -1).repeat_interleave(k, -2)
+        join = lambda u, x=x_t: torch.cat([x, u], 1)
+        plain = F.interpolate(y, scale_factor=k, mode="bicubic")
+        linear = F.interpolate(y, scale_factor=k, mode="bilinear", antialias=True)
+        slips = {
+            "the enlarged face is not cut to [-1, 1]": join(smooth),
+            "the small face comes first": torch.cat([smooth.clamp(-1, 1), x_t], 1),
+            "the pixels are repeated; interpolate bicubically": join(coarse),
+            "the interpolation is bilinear": join(linear),
+            "antialias=True is missing: that is another cubic kernel": join(plain.clamp(-1, 1)),
+            "antialias=True is missing, and the cut": join(plain),
+            "the noisy face is cut, too": torch.cat([x_t.clamp(-1, 1), smooth.clamp(-1, 1)], 1),
+            "the small face is left out: the condition is ignored": join(0 * x_t),
+            "the noisy face stands there twice: the condition is ignored": join(x_t),
+        }
+        look = "torch.cat along dim=1 of x_t and the enlarged, cut y"
+        got = network_input(x_t, y)
+        check_close(
+            "network_input", got, join(smooth.clamp(-1, 1)), slips, axes="B, 2C, H, W", look=look
+        )
+
+
+check_input()
+
+# %% [markdown]
+# ### 3.9 The loss, with the network as an argument (2 + 1 points)
+#
+# The network predicts $v$; the loss of an example is the mean squared error over its numbers. You get $\alpha$ and $\sigma$ of each example, and may use them as they are.
+
+
+# %% nbgrader={"grade_id": "p3-loss", "solution": true}
+def denoising_loss(
+    model: Callable, x0: Tensor, y: Tensor, lam: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor
+) -> Tensor:
+    """Squared error of the predicted velocity, a mean over all numbers of an example.
+
+    model(x_t, lam, y) -> (B, *D); x0, eps (B, *D); y the small faces; lam, alpha, sigma (B,).
+    Returns (B,), with gradients to the model.
+    """
+    ### BEGIN SOLUTION
+    shape = (-1, *[1] * (x0.ndim - 1))
+    alpha, sigma = alpha.reshape(shape), sigma.reshape(shape)
+    error = model(alpha * x0 + sigma * eps, lam, y) - (alpha * eps - sigma * x0)
+    return error.square().flatten(1).mean(1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-loss-test", "grade": true, "points": 2} course={"tests": ["denoising_loss"]} cellView="form"
+# @title Visible test, 2 points: a made-up network, one example at a time
+def check_loss() -> None:
+    rng = test_rng("p3-loss")
+    x0, eps, y = normal(rng, 4, 3, 4, 4), normal(rng, 4, 3, 4, 4), normal(rng, 4, 3, 2, 2)
+    lam, net = 2 * normal(rng, 4), MadeUpNet(0.7, 0.4, -0.6)
+    alpha, sigma = (1 / (1 + (-lam).exp())).sqrt(), (1 / (1 + lam.exp())).sqrt()
+
+    def loss(target: Callable, lam: Tensor = lam, y: Tensor = y, clean: float = 1.0) -> Tensor:
+        rows = []
+        for b in range(4):
+            a, s = alpha[b], sigma[b]
+            out = net((a * x0[b] + clean * s * eps[b])[None], lam[b : b + 1], y[b : b + 1])[0]
+            rows.append(((out - target(x0[b], eps[b], a, s)) ** 2).sum() / 48)
+        return torch.stack(rows)
+
+    velocity = lambda x, e, a, s: a * e - s * x
+    expected = loss(velocity)
+    slips = {
+        "the target is the noise; the network predicts v": loss(lambda x, e, a, s: e),
+        "the target is the face; the network predicts v": loss(lambda x, e, a, s: x),
+        "the target has the sign of -v": loss(lambda x, e, a, s: s * x - a * e),
+        "alpha and sigma change places in the target": loss(lambda x, e, a, s: s * e - a * x),
+        "the target is the noisy face": loss(lambda x, e, a, s: a * x + s * e),
+        "the small face is not handed to the network": loss(velocity, y=0 * y),
+        "the level of the first example is handed on for all": loss(
+            velocity, lam=lam[:1].expand(4)
+        ),
+        "the network sees the face without noise": loss(velocity, clean=0.0),
+        "the errors are summed over the numbers of an example": 48 * expected,
+        "the batch is averaged; return one number for each example": expected.mean(),
+        "the errors of all numbers are returned": expected[:, None, None, None].expand_as(x0),
+        "a factor 1/2 stands before the square": expected / 2,
+    }
+    got = denoising_loss(net, x0, y, lam, alpha, sigma, eps)
+    look = (
+        "x_t = alpha x0 + sigma eps; v = alpha eps - sigma x0; mean of (model(x_t, lam, y) - v)^2"
+    )
+    check_close("denoising_loss", got, expected, slips, axes="B", look=look)
+
+
+check_loss()
+
+
+# %% nbgrader={"grade_id": "p3-loss-hidden", "grade": true, "points": 1} course={"tests": ["denoising_loss"]}
+# Hidden test: the perfect network of a linear problem: its mean loss is the one that theory gives
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_loss_hidden() -> None:
+    from homework2.oracles.diffusion import (
+        gaussian_faces,
+        least_velocity_loss,
+        perfect_velocity,
+    )
+
+    rng = test_rng("p3-loss-hidden")
+    cov, down = gaussian_faces(16, 4, 0.8)
+    n = 4_000
+    root = torch.linalg.cholesky(cov)
+    x0, eps = normal(rng, n, 16) @ root.T, normal(rng, n, 16)
+    for level in (-2.0, 0.5, 3.0):
+        lam = torch.full((n,), level, dtype=torch.float64)
+        alpha, sigma = lam.sigmoid().sqrt(), (-lam).sigmoid().sqrt()
+        net = LinearNet(*perfect_velocity(cov, down, level))
+        got = denoising_loss(net, x0, x0 @ down.T, lam, alpha, sigma, eps)
+        check_close("shape", got * 0, torch.zeros(n, dtype=torch.float64), axes="B")
+        least, bound = least_velocity_loss(cov, down, level), 6 * float(got.std()) / n**0.5
+        off = abs(float(got.mean()) - least)
+        check_that(
+            "mean loss", off < bound, f"level {level:g}: expected {least:.4f}, got {got.mean():.4f}"
+        )
+
+
+check_loss_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.10 An average of the weights (2 + 0 points)
+#
+# Samples from an exponential moving average of the weights are much better than from the last weights, but an average that starts at the random initial weights forgets them slowly. So the decay warms up: at the 0-based
+# step $k$ it is $d_k=\min\big(d,\ \tfrac{1+k}{10+k}\big)$, and $\bar\theta\leftarrow d_k\,\bar\theta+(1-d_k)\,\theta$. Tensors of integers (counters) are copied, not averaged.
+
+
+# %% nbgrader={"grade_id": "p3-ema", "solution": true}
+def ema_step(average: dict, new: dict, decay: float, step: int) -> dict:
+    """The average after one more step, a new dict with the same keys; nothing is changed in place.
+
+    average, new: name -> tensor of any shape; step 0, 1, ...
+    """
+    ### BEGIN SOLUTION
+    d = min(decay, (1 + step) / (10 + step))
+    mix = lambda old, now: d * old + (1 - d) * now if old.is_floating_point() else now.clone()
+    return {name: mix(value, new[name]) for name, value in average.items()}
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-ema-test", "grade": true, "points": 2} course={"tests": ["ema_step"]} cellView="form"
+# @title Visible test, 2 points: early and late steps, a counter, the inputs afterwards
+def check_ema() -> None:
+    rng = test_rng("p3-ema")
+    for step, d in ((0, 0.1), (7, 8 / 17), (5_000, 0.99)):
+        average = {"w": normal(rng, 3, 2), "b": normal(rng, 2), "count": torch.tensor(4)}
+        new = {"w": normal(rng, 3, 2), "b": normal(rng, 2), "count": torch.tensor(9)}
+        kept = {name: value.clone() for name, value in average.items()}
+        got = ema_step(average, new, 0.99, step)
+        check_that("ema_step", isinstance(got, dict), f"expected a dict, got {type(got).__name__}")
+        check_that("ema_step", set(got) == set(average), f"expected the keys {set(average)}")
+        for name in ("w", "b"):
+            mixed = lambda d, old=kept[name], now=new[name]: d * old + (1 - d) * now
+            slips = {
+                "nothing was averaged: the new weights are returned": new[name],
+                "the average never moves": kept[name],
+                "decay and 1 - decay change places": mixed(1 - d),
+                "the decay does not warm up": mixed(0.99),
+                "the decay is the larger of the two; it is the smaller": mixed(
+                    max(0.99, (1 + step) / (10 + step))
+                ),
+                "the steps count from 1; they count from 0": mixed(
+                    min(0.99, (2 + step) / (11 + step))
+                ),
+            }
+            check_close(f"ema_step, step {step}, {name}", got[name], mixed(d), slips)
+        check_close("a counter", got["count"], new["count"], look="integers are copied from `new`")
+        same = all(torch.equal(average[name], kept[name]) for name in kept)
+        check_that("ema_step", same, "`average` was changed in place: make a new dict")
+
+
+check_ema()
+
+# %% [markdown]
+# ## Part B: samplers
+#
+# ### 3.11 Put together: one ancestral step (2 + 0 points)
+#
+# The network's face $\hat x_0$ stands in for $x_0$ in 3.5; the variance may lie anywhere between that of $q(x_s\mid x_t,x_0)$, $v_{\min}=\sigma_s^2(1-r)$, and that of the forward step,
+# $v_{\max}=\sigma_t^2(1-r)$. Take $v=v_{\min}^{1-\gamma}\,v_{\max}^{\gamma}$ (Nichol & Dhariwal, 2021, learn the exponent; here it is a number). You may call your `step_moments`.
+
+
+# %% nbgrader={"grade_id": "p3-ancestral", "solution": true}
+def ancestral_step(
+    x_t: Tensor, x0_hat: Tensor, lam_t: Tensor, lam_s: Tensor, eps: Tensor, gamma: float = 0.0
+) -> Tensor:
+    """x_s from x_t by the mean of 3.5 and the variance between its two extremes.
+
+    x_t, x0_hat, eps (B, *D); lam_t < lam_s (B,); 0 <= gamma <= 1. Returns (B, *D).
+    """
+    ### BEGIN SOLUTION
+    mean, var = step_moments(x0_hat, x_t, lam_t, lam_s)
+    ratio = ((-lam_t).sigmoid() / (-lam_s).sigmoid()).reshape(var.shape)  # sigma_t^2 / sigma_s^2
+    return mean + (var * ratio**gamma).sqrt() * eps
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-ancestral-test", "grade": true, "points": 2} course={"tests": ["ancestral_step"], "depends": ["p3-posterior"]} cellView="form"
+# @title Visible test, 2 points: three values of gamma, against precisions
+def check_ancestral() -> None:
+    rng = test_rng("p3-ancestral")
+    x0, x_t, eps = (normal(rng, 4, 3, 2, 2) for _ in range(3))
+    lam_t = 2 * normal(rng, 4)
+    lam_s = lam_t + 0.3 + uniform(rng, 4)
+    a_t, a_s = ((1 / (1 + (-v).exp())).reshape(4, 1, 1, 1) for v in (lam_t, lam_s))
+    spread = 1 - a_t / a_s
+    small = 1 / (1 / (1 - a_s) + a_t / a_s / spread)
+    mean = small * (a_s.sqrt() / (1 - a_s) * x0 + (a_t / a_s).sqrt() / spread * x_t)
+    for gamma in (0.0, 0.3, 1.0):
+        var = small ** (1 - gamma) * spread**gamma
+        slips = {
+            "the noise is multiplied by the variance; take its square root": mean + var * eps,
+            "no noise is added": mean,
+            "gamma and 1 - gamma change places": mean
+            + (small**gamma * spread ** (1 - gamma)).sqrt() * eps,
+            "the variances are mixed evenly; mix their logs": mean
+            + ((1 - gamma) * small + gamma * spread).sqrt() * eps,
+            "gamma is ignored, the variance is the smallest": mean + small.sqrt() * eps,
+            "the noise of q(x_s | x_0) is added": mean + (1 - a_s).sqrt() * eps,
+        }
+        got = ancestral_step(x_t, x0, lam_t, lam_s, eps, gamma)
+        check_close(
+            f"ancestral_step, gamma {gamma}", got, mean + var.sqrt() * eps, slips, axes="B, C, H, W"
+        )
+
+
+check_ancestral()
+
+# %% [markdown]
+# ### 3.12 One step of DDIM (2 + 1 points)
+#
+# The same $\hat x_0$, another way (Song et al., 2021): what $x_t$ holds besides the face is noise, $\hat\varepsilon=(x_t-\alpha_t\hat x_0)/\sigma_t$. Use it again, and replace a part of it by fresh noise:
+# $$x_s=\alpha_s\hat x_0+\sigma_s\Big(\sqrt{1-c^2}\;\hat\varepsilon+c\,\varepsilon\Big),\qquad c=\eta\sqrt{1-e^{\lambda_t-\lambda_s}} .$$
+# (The share $c$ is written as a number between 0 and 1; show for yourself that $\eta=1$ is the ancestral step with $\gamma=0$.)
+
+
+# %% nbgrader={"grade_id": "p3-ddim", "solution": true}
+def ddim_move(
+    x_t: Tensor, x0_hat: Tensor, lam_t: Tensor, lam_s: Tensor, eps: Tensor, eta: float = 0.0
+) -> Tensor:
+    """x_s from x_t by reusing its noise. Shapes as in 3.11; 0 <= eta <= 1.
+
+    lam_s < lam_t is allowed where eta = 0: then it adds noise, by the same formula.
+    """
+    ### BEGIN SOLUTION
+    shape = (-1, *[1] * (x_t.ndim - 1))
+    lam_t, lam_s = lam_t.reshape(shape), lam_s.reshape(shape)
+    eps_hat = (x_t - lam_t.sigmoid().sqrt() * x0_hat) / (-lam_t).sigmoid().sqrt()
+    fresh = eta**2 * -(lam_t - lam_s).expm1()  # c^2
+    noise = (1 - fresh).sqrt() * eps_hat
+    if eta:
+        noise = noise + fresh.sqrt() * eps
+    return lam_s.sigmoid().sqrt() * x0_hat + (-lam_s).sigmoid().sqrt() * noise
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-ddim-test", "grade": true, "points": 2} course={"tests": ["ddim_move"]} cellView="form"
+# @title Visible test, 2 points: eta of 0, 0.5 and 1, by the formula of the paper in alpha_bar
+def check_ddim() -> None:
+    rng = test_rng("p3-ddim")
+    x0, x_t, eps = (normal(rng, 4, 3, 2, 2) for _ in range(3))
+    lam_t = 2 * normal(rng, 4)
+    lam_s = lam_t + 0.3 + uniform(rng, 4)
+    a_t, a_s = ((1 / (1 + (-v).exp())).reshape(4, 1, 1, 1) for v in (lam_t, lam_s))  # alpha_bar
+    noise = (x_t - a_t.sqrt() * x0) / (1 - a_t).sqrt()
+    for eta in (0.0, 0.5, 1.0):
+        var = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
+        expected = a_s.sqrt() * x0 + (1 - a_s - var).sqrt() * noise + var.sqrt() * eps
+        slips = {
+            "the noise found is not reduced when fresh noise is added": expected
+            + ((1 - a_s).sqrt() - (1 - a_s - var).sqrt()) * noise,
+            "eta is ignored: no fresh noise": a_s.sqrt() * x0 + (1 - a_s).sqrt() * noise,
+            "eta is ignored: it is taken to be 1": a_s.sqrt() * x0
+            + (1 - a_s - var / max(eta, 1e-9) ** 2).clamp(min=0).sqrt() * noise
+            + (var / max(eta, 1e-9) ** 2).sqrt() * eps,
+            "the noise found is left out": a_s.sqrt() * x0 + var.sqrt() * eps,
+            "the fresh noise is multiplied by c^2 and not by c": a_s.sqrt() * x0
+            + (1 - a_s - var).sqrt() * noise
+            + var / (1 - a_s).sqrt() * eps,
+            "fresh noise replaces all of the noise found": a_s.sqrt() * x0 + (1 - a_s).sqrt() * eps,
+            "alpha_t is used with the new face; it is alpha_s": expected
+            + (a_t.sqrt() - a_s.sqrt()) * x0,
+            "the noise found is not divided by sigma_t": expected
+            + (1 - a_s - var).sqrt() * ((1 - a_t).sqrt() - 1) * noise,
+        }
+        got = ddim_move(x_t, x0, lam_t, lam_s, eps, eta)
+        check_close(f"ddim_move, eta {eta}", got, expected, slips, axes="B, C, H, W")
+
+
+check_ddim()
+
+
+# %% nbgrader={"grade_id": "p3-ddim-hidden", "grade": true, "points": 1} course={"tests": ["ddim_move"]}
+# Hidden test: vectors, downwards and up again with eta = 0; mean and variance of eta = 1
+# 1 point
+### BEGIN HIDDEN TESTS
+def check_ddim_hidden() -> None:
+    from homework2.oracles.diffusion import condition_on_noisy
+
+    rng = test_rng("p3-ddim-hidden")
+    x0, x_t = normal(rng, 5, 4), normal(rng, 5, 4)
+    lam_t = 2 * normal(rng, 5)
+    lam_s, none = lam_t + 1 + uniform(rng, 5), torch.zeros(5, 4, dtype=torch.float64)
+    there = ddim_move(x_t, x0, lam_t, lam_s, normal(rng, 5, 4), 0.0)
+    back = ddim_move(there, x0, lam_s, lam_t, normal(rng, 5, 4), 0.0)
+    check_close("there and back, eta 0", back, x_t, axes="B, D")
+    mean, var = condition_on_noisy(x0, x_t, lam_t, lam_s)
+    still = ddim_move(x_t, x0, lam_t, lam_s, none, 1.0)
+    check_close("eta 1 without noise: the mean of 3.5", still, mean, axes="B, D", rtol=1e-5)
+    moved = ddim_move(x_t, x0, lam_t, lam_s, none + 1, 1.0) - still
+    check_close("eta 1: the variance of 3.5", moved**2, var.expand(5, 4), axes="B, D", rtol=1e-5)
+
+
+check_ddim_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.13 Put together: from noise to a face (3 + 2 points)
+#
+# `model` returns faces here. The levels rise; from each to the next goes one `step`, and at the last level the network's face *is* the answer: no step and no noise follow it. So $S$ levels cost $S$ calls of the
+# network.
+#
+# The hidden test runs your sampler with your steps on a problem whose perfect network is known: $x_0\sim\mathcal N(0,C)$, $y$ the means of groups of four of its numbers. There the sampler is a linear map of the noise. Its
+# covariance must be that of the same steps in theory, and its small copies must be $y$ to the last digit. A sampler that ignores $y$, moves with the wrong variance or stops a step early is off by far.
+
+
+# %% nbgrader={"grade_id": "p3-sampler", "solution": true}
+def draw_faces(model: Callable, y: Tensor, levels: Tensor, noise: Tensor, step: Callable) -> Tensor:
+    """A face for each small face.
+
+    model(x_t, lam, y) -> x0_hat (B, *D), lam (B,); y small faces, B of them; levels (S,), rising;
+    noise (S, B, *D): noise[0] is x at levels[0], noise[i] goes to the step from levels[i - 1] to
+    levels[i]; step(x_t, x0_hat, lam_t, lam_s, eps) -> x_s, lam_t and lam_s (B,). Returns (B, *D),
+    without gradients.
+    """
+    ### BEGIN SOLUTION
+    x, B = noise[0], len(y)
+    with torch.no_grad():
+        for i in range(1, len(levels)):
+            lam_t, lam_s = levels[i - 1].expand(B), levels[i].expand(B)
+            x = step(x, model(x, lam_t, y), lam_t, lam_s, noise[i])
+        return model(x, levels[-1].expand(B), y)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-sampler-test", "grade": true, "points": 3} course={"tests": ["draw_faces"]} cellView="form"
+# @title Visible test, 3 points: a made-up network and a made-up step, four levels and one
+def check_sampler() -> None:
+    rng = test_rng("p3-sampler")
+    y, levels = normal(rng, 2, 3, 2, 2), torch.tensor([-4.0, -1.0, 0.5, 3.0], dtype=torch.float64)
+    noise, net = normal(rng, 4, 2, 3, 4, 4), MadeUpNet(0.6, 0.5, 0.4)
+    move = MadeUpStep(torch.tensor([0.5, 0.3, -0.2, 0.6], dtype=torch.float64))
+
+    def run(levels: Tensor, noise: Tensor, y: Tensor = y, last: str = "face") -> Tensor:
+        x, S = noise[0], len(levels)
+        level = lambda i: levels[i].repeat(2)
+        for i in range(S - 1):
+            x = move(x, net(x, level(i), y), level(i), level(i + 1), noise[i + 1])
+        if last == "step":
+            return move(x, net(x, level(S - 1), y), level(S - 1), level(S - 1) + 1, noise[0])
+        return net(x, level(S - 1), y) if last == "face" else x
+
+    shifted = torch.cat([noise[:1], noise[:-1]])
+    slips = {
+        "x of the last level is returned; the network's face there is the answer": run(
+            levels, noise, last="x"
+        ),
+        "the levels are run through backwards": run(levels.flip(0), noise),
+        "the small faces are not handed to the network": run(levels, noise, 0 * y),
+        "step i takes noise[i - 1]; it takes noise[i]": run(levels, shifted),
+        "one noise serves all steps": run(
+            levels, torch.cat([noise[:1], noise[1:2].expand(3, -1, -1, -1, -1)])
+        ),
+        "no noise is handed to the steps": run(levels, torch.cat([noise[:1], 0 * noise[1:]])),
+        "it starts from zeros; it starts from noise[0]": run(
+            levels, torch.cat([0 * noise[:1], noise[1:]])
+        ),
+        "the last level is left out": run(levels[:-1], noise[:-1]),
+        "the first level is left out": run(levels[1:], torch.cat([noise[:1], noise[2:]])),
+        "a step follows the last level": run(levels, noise, last="step"),
+    }
+    got = draw_faces(net, y, levels, noise, move)
+    check_close("draw_faces", got, run(levels, noise), slips, axes="B, C, H, W")
+    got = draw_faces(net, y, levels[:1], noise[:1], move)
+    check_close("one level: the network's face for noise", got, run(levels[:1], noise[:1]))
+
+
+check_sampler()
+
+
+# %% nbgrader={"grade_id": "p3-sampler-hidden", "grade": true, "points": 2} course={"tests": ["draw_faces", "ancestral_step", "ddim_move"], "depends": ["p3-posterior", "p3-ancestral", "p3-ddim"]}
+# Hidden test: an exact network: mean and covariance over all noise, and agreement with y
+# 2 points
+### BEGIN HIDDEN TESTS
+def check_sampler_hidden() -> None:
+    from homework2.oracles.diffusion import gaussian_faces, sampler_moments
+
+    rng = test_rng("p3-sampler-hidden")
+    cov, down = gaussian_faces(16, 4, 0.8)
+    net, y = ExactGaussian(cov, down), normal(rng, 1, 16) @ torch.linalg.cholesky(cov).T @ down.T
+    for name, step in (("ancestral", ancestral_step), ("ddim", ddim_move)):
+        for levels in (torch.linspace(-8, 9, 12).double(), torch.tensor([-6.0, 1.0]).double()):
+            S = len(levels)
+            unit = torch.eye(16 * S, dtype=torch.float64).reshape(16 * S, S, 16)
+            noise = torch.cat([0 * unit[:1], unit]).transpose(0, 1)  # no noise, then one number 1
+            got = draw_faces(net, y.expand(16 * S + 1, -1), levels, noise.contiguous(), step)
+            check_close("draw_faces, shape", got * 0, noise[0] * 0, axes="B, D")
+            mean, spread = sampler_moments(cov, down, y[0], levels, name)
+            check_close(f"{name}, {S} levels: mean", got[0], mean, axes="D", atol=1e-7)
+            effect = got[1:] - got[0]
+            check_close(f"{name}, {S} levels: covariance", effect.T @ effect, spread, atol=1e-7)
+            small = y.expand(len(got), -1)
+            check_close(f"{name}, {S} levels: small copies", got @ down.T, small, atol=1e-9)
+
+
+check_sampler_hidden()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## Part C: how good is a face?
+#
+# Five numbers, with every convention written down, because each of them changes the numbers: images are moved from $[-1,1]$ to $[0,1]$ (so the data range is 1), answers are cut to that range first, all three colours
+# count, no border is left out, and every image has its own number (decibels are averaged over images, not errors).
+#
+# ### 3.14 Peak signal to noise (1 + 0 points)
+
+
+# %% nbgrader={"grade_id": "p3-psnr", "solution": true}
+def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
+    """-10 log10 of the mean squared error of each image, dB, by the conventions above.
+
+    x (B, C, H, W) in [-1, 1]; x_hat the same shape, any values. Returns (B,).
+    """
+    ### BEGIN SOLUTION
+    error = (x - x_hat.clamp(-1, 1)) / 2
+    return -10 * error.square().flatten(1).mean(1).log10()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-psnr-test", "grade": true, "points": 1} course={"tests": ["psnr"]} cellView="form"
+# @title Visible test, 1 point: answers inside and outside of the range
+def check_psnr() -> None:
+    rng = test_rng("p3-psnr")
+    x, off = normal(rng, 4, 3, 5, 6).clamp(-1, 1), normal(rng, 4, 3, 5, 6)
+    x_hat = x + torch.tensor([0.1, 0.3, 0.6, 1.0], dtype=torch.float64).reshape(4, 1, 1, 1) * off
+
+    def decibel(got: Tensor, scale: float = 2.0) -> Tensor:
+        rows = [((a / scale - b / scale) ** 2).sum() / a.numel() for a, b in zip(x, got)]
+        return -10 * torch.stack(rows).log() / math.log(10)
+
+    cut = x_hat.clamp(-1, 1)
+    expected = decibel(cut)
+    slips = {
+        "the answer is not cut to the range": decibel(x_hat),
+        "the error is taken in [-1, 1]; the data range is 1 after moving to [0, 1]": decibel(
+            cut, 1.0
+        ),
+        "it is cut to [0, 1]; images lie in [-1, 1]": decibel(x_hat.clamp(0, 1)),
+        "the natural logarithm is taken": expected * math.log(10),
+        "the factor is 20; that is for a root mean squared error": 2 * expected,
+        "one number for the batch": expected.mean(),
+    }
+    check_close("psnr", psnr(x, x_hat), expected, slips, axes="B", look="-10 log10(mean error^2)")
+
+
+check_psnr()
+
+# %% [markdown]
+# ### 3.15 Structural similarity (1 + 0 points)
+#
+# Wang et al. (2004): in every window, with weights $w$ that sum to 1, means $\mu$, variances and the covariance are formed, and
+# $$\mathrm{SSIM}=\frac{(2\mu_x\mu_y+c_1)(2\sigma_{xy}+c_2)}{(\mu_x^2+\mu_y^2+c_1)(\sigma_x^2+\sigma_y^2+c_2)},\qquad c_1=0.01^2,\ c_2=0.03^2 .$$
+# Conventions: images in $[0,1]$ as above; the window is given (7 x 7, Gaussian); windows lie wholly inside the image; variances are weighted means of squared deviations (no $n-1$); each colour by itself; then the mean over places and colours.
+
+
+# %% nbgrader={"grade_id": "p3-ssim", "solution": true}
+def ssim(x: Tensor, x_hat: Tensor, window: Tensor) -> Tensor:
+    """Structural similarity of each image.
+
+    x (B, C, H, W) in [-1, 1]; x_hat the same shape, any values; window (K, K), sums to 1.
+    Returns (B,).
+    """
+    ### BEGIN SOLUTION
+    a, b = (x + 1) / 2, (x_hat.clamp(-1, 1) + 1) / 2
+    B, C, H, W = a.shape
+    kernel = window.to(a)[None, None]
+    mean = lambda v: F.conv2d(v.reshape(B * C, 1, H, W), kernel)
+    m_a, m_b = mean(a), mean(b)
+    var_a, var_b = mean(a * a) - m_a**2, mean(b * b) - m_b**2
+    cov = mean(a * b) - m_a * m_b
+    top = (2 * m_a * m_b + 0.01**2) * (2 * cov + 0.03**2)
+    return (top / (m_a**2 + m_b**2 + 0.01**2) / (var_a + var_b + 0.03**2)).reshape(B, -1).mean(1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-ssim-test", "grade": true, "points": 1} course={"tests": ["ssim"]} cellView="form"
+# @title Visible test, 1 point: one window at a time; an image against itself
+def check_ssim() -> None:
+    rng = test_rng("p3-ssim")
+    window = uniform(rng, 5, 5)
+    window = window / window.sum()
+    x = normal(rng, 2, 3, 8, 7).clamp(-1, 1)
+    x_hat = x + 0.5 * normal(rng, 2, 3, 8, 7)
+
+    def similar(a: Tensor, b: Tensor, correction: float = 1.0, c: tuple = (1e-4, 9e-4)) -> Tensor:
+        rows = []
+        for i in range(2):
+            values = []
+            for c_, r, k in torch.cartesian_prod(
+                torch.arange(3), torch.arange(4), torch.arange(3)
+            ).tolist():
+                u, v = a[i, c_, r : r + 5, k : k + 5], b[i, c_, r : r + 5, k : k + 5]
+                m, n = (window * u).sum(), (window * v).sum()
+                both = correction * (window * (u - m) * (v - n)).sum()
+                spread = correction * (window * ((u - m) ** 2 + (v - n) ** 2)).sum()
+                values.append(
+                    (2 * m * n + c[0]) * (2 * both + c[1]) / (m**2 + n**2 + c[0]) / (spread + c[1])
+                )
+            rows.append(torch.stack(values).mean())
+        return torch.stack(rows)
+
+    unit = lambda v: (v + 1) / 2
+    expected = similar(unit(x), unit(x_hat.clamp(-1, 1)))
+    slips = {
+        "the images are not moved to [0, 1]": similar(x, x_hat.clamp(-1, 1)),
+        "the answer is not cut to the range": similar(unit(x), unit(x_hat)),
+        "c_1 and c_2 are 0.01 and 0.03; they are the squares": similar(
+            unit(x), unit(x_hat.clamp(-1, 1)), c=(0.01, 0.03)
+        ),
+        "the variances are divided by n - 1": similar(unit(x), unit(x_hat.clamp(-1, 1)), 25 / 24),
+        "one number for the batch": expected.mean(),
+        "the dissimilarity is returned": 1 - expected,
+    }
+    check_close("ssim", ssim(x, x_hat, window), expected, slips, axes="B", rtol=1e-5)
+    check_close("ssim of an image and itself", ssim(x, x, window), torch.ones(2).double())
+
+
+check_ssim()
+
+# %% [markdown]
+# ### 3.16 Does it fit the small face? (1 + 0 points)
+#
+# Of all five the one that a *right* answer must fulfil: made small again, the answer is the input. Use `low_res`, the function that made the input.
+
+
+# %% nbgrader={"grade_id": "p3-fit", "solution": true}
+def low_res_error(x_hat: Tensor, y: Tensor, factor: int) -> Tensor:
+    """Root mean squared difference between the small copy of an answer and y, in units of [0, 1].
+
+    x_hat (B, C, H, W), any values, cut to [-1, 1] first; y (B, C, H / factor, W / factor).
+    Returns (B,).
+    """
+    ### BEGIN SOLUTION
+    error = (low_res(x_hat.clamp(-1, 1), factor) - y) / 2
+    return error.square().flatten(1).mean(1).sqrt()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-fit-test", "grade": true, "points": 1} course={"tests": ["low_res_error"]} cellView="form"
+# @title Visible test, 1 point: means of squares, one square at a time
+def check_fit() -> None:
+    rng = test_rng("p3-fit")
+    x_hat, y = 0.8 * normal(rng, 3, 2, 6, 9), normal(rng, 3, 2, 2, 3).clamp(-1, 1)
+
+    def error(x: Tensor, scale: float = 2.0) -> Tensor:
+        small = x.unfold(2, 3, 3).unfold(3, 3, 3).mean((-1, -2))
+        return torch.stack([(((a - b) / scale) ** 2).mean() ** 0.5 for a, b in zip(small, y)])
+
+    expected = error(x_hat.clamp(-1, 1))
+    skipped = x_hat.clamp(-1, 1)[:, :, 1::3, 1::3]
+    slips = {
+        "the answer is not cut to the range first": error(x_hat),
+        "the difference is not halved; units are those of [0, 1]": error(x_hat.clamp(-1, 1), 1.0),
+        "the root is missing": expected**2,
+        "pixels are skipped instead of averaged": ((skipped - y) / 2)
+        .square()
+        .flatten(1)
+        .mean(1)
+        .sqrt(),
+        "one number for the batch": expected.mean(),
+    }
+    check_close("low_res_error", low_res_error(x_hat, y, 3), expected, slips, axes="B")
+
+
+check_fit()
+
+# %% [markdown]
+# ### 3.17 Do the answers differ? (1 + 0 points)
+
+
+# %% nbgrader={"grade_id": "p3-diversity", "solution": true}
+def diversity(samples: Tensor) -> Tensor:
+    """How much S answers to one input differ, in units of [0, 1].
+
+    samples (S, B, C, H, W), S >= 2, cut to [-1, 1] first. For every number of an image the unbiased
+    variance over the S answers; then the mean over the image; then the square root. Returns (B,).
+    """
+    ### BEGIN SOLUTION
+    return (samples.clamp(-1, 1) / 2).var(0).flatten(1).mean(1).sqrt()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-diversity-test", "grade": true, "points": 1} course={"tests": ["diversity"]} cellView="form"
+# @title Visible test, 1 point: from the differences of pairs
+def check_diversity() -> None:
+    samples = 0.7 * normal(test_rng("p3-diversity"), 3, 4, 2, 3, 3)
+    cut = samples.clamp(-1, 1) / 2
+
+    def spread(v: Tensor) -> Tensor:  # the unbiased variance is half the mean squared difference
+        return sum((v[i] - v[j]) ** 2 for i, j in ((0, 1), (0, 2), (1, 2))) / 6
+
+    mean = lambda v: v.reshape(4, -1).mean(1)
+    expected = mean(spread(cut)).sqrt()
+    slips = {
+        "the answers are not cut to the range": mean(spread(samples / 2)).sqrt(),
+        "the answers are not halved; units are those of [0, 1]": 2 * expected,
+        "the variance divides by S; divide by S - 1": expected * math.sqrt(2 / 3),
+        "the standard deviations are averaged; average the variances": mean(spread(cut).sqrt()),
+        "the root is missing": expected**2,
+        "the variance runs over the images of the batch": cut.var(1).reshape(3, -1).mean(1).sqrt(),
+        "one number for the batch": expected.mean(),
+    }
+    check_close("diversity", diversity(samples), expected, slips, axes="B")
+
+
+check_diversity()
+
+# %% [markdown]
+# ### 3.18 Do they look like faces? (1 + 0 points)
+#
+# Two sets of features, of real and of drawn faces: do they come from one law? The squared maximum mean discrepancy with the kernel $k(a,b)=(a\cdot b/F+1)^3$, unbiased (Bińkowski et al., 2018): the mean of $k$ over pairs of *different* real ones, plus the
+# same over drawn ones, minus twice the mean over mixed pairs. It is near 0, and may be below, when the laws agree.
+
+
+# %% nbgrader={"grade_id": "p3-mmd", "solution": true}
+def kernel_discrepancy(a: Tensor, b: Tensor) -> Tensor:
+    """Unbiased squared MMD with the cubic kernel. a (N, F), b (M, F). Returns ()."""
+    ### BEGIN SOLUTION
+    kernel = lambda u, v: (u @ v.T / u.shape[1] + 1) ** 3
+    inside = lambda k: (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
+    return inside(kernel(a, a)) + inside(kernel(b, b)) - 2 * kernel(a, b).mean()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "p3-mmd-test", "grade": true, "points": 1} course={"tests": ["kernel_discrepancy"]} cellView="form"
+# @title Visible test, 1 point: pair by pair, sets of different sizes
+def check_mmd() -> None:
+    rng = test_rng("p3-mmd")
+    a, b = normal(rng, 5, 3), normal(rng, 4, 3) + 0.5
+
+    def mean(u: Tensor, v: Tensor, same: bool, scale: float = 3.0, power: int = 3) -> Tensor:
+        pairs = [(i, j) for i in range(len(u)) for j in range(len(v)) if not (same and i == j)]
+        return sum((sum(u[i] * v[j]) / scale + 1) ** power for i, j in pairs) / len(pairs)
+
+    total = lambda same=True, **how: (
+        mean(a, a, same, **how) + mean(b, b, same, **how) - 2 * mean(a, b, False, **how)
+    )
+    expected = total()
+    slips = {
+        "each one is paired with itself, too (the biased estimate)": total(False),
+        "the scalar product is not divided by F": total(scale=1.0),
+        "the kernel is the square": total(power=2),
+        "the mixed term is counted once": expected + mean(a, b, False),
+        "the square root is taken": expected.abs().sqrt(),
+    }
+    check_close("kernel_discrepancy", kernel_discrepancy(a, b), expected, slips)
+
+
+check_mmd()
+
+# %% [markdown]
+# ## Part D: training, and faces that nobody has seen
+#
+# Everything below runs on toy faces, 8 x 8 to 32 x 32, in about six minutes on one CPU thread. With a GPU and an hour, set `FACES = "celeba"` (16 x 16 to 64 x 64) in the knobs: the faces come from `DGM_DATA/celeba` or, with
+# `DOWNLOAD = True`, from the authors' drives (1.4 GB; they are often over their quota, and the message then says what to do). CelebA is for non-commercial research: pass no image of it on, also not in a notebook that you publish. The grader takes the
+# weights of CelebA if you hand them in and it has CelebA and a network of its own for it, else those of the toy faces: hand in both. Both can earn every point.
+
+# %% tags=["data"]
+SETTING = CELEBA if FACES == "celeba" else TOY
+faces = load_faces(SETTING.name, True, SETTING.size, N_FACES, DOWNLOAD)
+SETTING = CELEBA if faces.name == "celeba" else TOY
+held_faces = 2 * held_out_crops(N_HELD, SETTING.size, homework_rng("faces"), faces.name) - 1
+held_small = low_res(held_faces, FACTOR)
+
+# %% [markdown]
+# One loop trains both networks: a diffusion network with your loss, and a regression network, which answers the enlarged face plus a correction and knows nothing of noise (its first three channels and its features are zeros). You may change
+# everything here except the networks and the file names.
+
+
+# %% tags=["train"]
+def train_faces(loss_of: Callable, file: str, steps: int) -> FaceTrunk:
+    """Train loss_of(net, x0, y, rng) or resume; save the averaged weights in half precision."""
+    torch.manual_seed(SEED)
+    rng = torch.Generator(DEVICE).manual_seed(SEED)
+    net = FACE_NETS[file]().to(DEVICE, memory_format=torch.channels_last)
+    average = FACE_NETS[file]().to(DEVICE).requires_grad_(False)
+    average.load_state_dict(net.state_dict())
+
+    def loss(batch: Tensor) -> Tensor:
+        x = batch.to(DEVICE).float() / 127.5 - 1
+        mirrored = torch.rand(len(x), 1, 1, 1, generator=rng, device=DEVICE) < 0.5
+        x = torch.where(mirrored, x.flip(-1), x)
+        return loss_of(net, x, low_res(x, FACTOR), rng)
+
+    cfg = Fit(steps, lr=2e-3, schedule="one_cycle", clip=1.0)
+    batches = minibatches(faces.x, BATCH_FACES, rng)
+    kept = Path(FOLDER) / file.replace(".safetensors", ".checkpoint")
+    losses = fit(loss, net, batches, cfg, kept, rng, {"average": average})
+    for step, _ in enumerate(progress(losses, steps, file)):
+        average.load_state_dict(ema_step(average.state_dict(), net.state_dict(), 0.999, step))
+    save_weights(file, {k: v.half() for k, v in average.state_dict().items()}, folder=".")
+    return average
+
+
+def velocity_net(net: FaceTrunk) -> Callable:
+    """The trunk with the three holes filled: v from the noisy face, its level, the small face."""
+    return lambda x_t, lam, y: net(network_input(x_t, y), level_features(lam, FEATURES))
+
+
+def diffusion_loss(net: FaceTrunk, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+    """Your loss at levels spread over the batch, ()."""
+    r = torch.rand((), generator=rng, device=x0.device)
+    lam = level_at(spread_levels(r, len(x0)), TOP, BOTTOM)
+    eps = torch.randn(x0.shape, generator=rng, device=x0.device)
+    return denoising_loss(velocity_net(net), x0, y, lam, *signal_and_noise(lam), eps).mean()
+
+
+def regress(net: FaceTrunk, y: Tensor, size: int) -> Tensor:
+    """The baseline's answer to small faces y, (B, 3, size, size)."""
+    both = network_input(y.new_zeros(len(y), 3, size, size), y)
+    return both[:, 3:] + net(both, y.new_zeros(len(y), FEATURES))
+
+
+def regression_loss(net: FaceTrunk, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+    """Mean squared error, ()."""
+    return (regress(net, y, x0.shape[-1]) - x0).square().mean()
+
+
+STEPS_NOW = STEPS_FACES if SETTING is TOY else STEPS_CELEBA
+regression_net = train_faces(regression_loss, SETTING.regression, STEPS_NOW[0])
+face_net = train_faces(diffusion_loss, SETTING.sampler, STEPS_NOW[1])
+
+# %% [markdown]
+# ### 3.19 The baseline on held-out faces (0 + 1 points, from your weights)
+#
+# The grader draws 32 faces that are not in your training set (of CelebA: held-out photographs, cut and mirrored by its secret; toy faces: fresh ones) and compares your regression network with its own. Your PSNR
+# may be at most 0.5 dB below. The cell below forms all scores of this part by your functions, on faces of the same kind: what the grader computes from your weights will be close.
+
+
+# %% tags=["train"]
+def face_model(net: FaceTrunk) -> Callable:
+    """What `draw_faces` wants: faces from the velocity network."""
+    return lambda x_t, lam, y: face_from(velocity_net(net)(x_t, lam, y), x_t, lam, "v")
+
+
+@torch.no_grad()
+def some_faces(net: FaceTrunk, y: Tensor, size: int, S: int, step: Callable, seed: int) -> Tensor:
+    """A face for each y by S calls of the network, (B, 3, size, size), in [-1, 1]."""
+    rng = torch.Generator().manual_seed(seed)
+    levels = level_at(torch.linspace(1, 0, S), TOP, BOTTOM).to(y.device)
+    found = []
+    for part in y.split(64):
+        noise = torch.randn(S, len(part), 3, size, size, generator=rng).to(y.device)
+        found.append(draw_faces(face_model(net), part, levels, noise, step).clamp(-1, 1))
+    return torch.cat(found)
+
+
+x_held, y_held = held_faces.to(DEVICE), held_small.to(DEVICE)
+side = SETTING.size
+enlarged = network_input(torch.zeros_like(x_held), y_held)[:, 3:]
+with torch.no_grad():
+    answers = regress(regression_net, y_held, side).clamp(-1, 1)
+samples = torch.stack([some_faces(face_net, y_held, side, 50, ddim_move, s) for s in range(4)])
+whiten = fit_whitening(face_patches(2 * faces.x[:2000].float().to(DEVICE) / 255 - 1))
+features = lambda x: whiten(face_patches(x))
+window = gaussian_window()
+print(f"{len(x_held)} held-out {SETTING.name} faces, DDIM with 50 calls of the network")
+print("answer            PSNR, dB    SSIM   misfit of small copy   MMD of patches")
+real_patches = features(x_held)
+for name, x in (
+    *(("bicubic", enlarged), ("regression", answers)),
+    *(("one sample", samples[0]), ("mean of 4", samples.mean(0))),
+):
+    numbers = [float(psnr(x_held, x).mean()), float(ssim(x_held, x, window).mean())]
+    numbers += [float(low_res_error(x, y_held, FACTOR).mean())]
+    numbers += [float(kernel_discrepancy(real_patches, features(x)))]
+    print("{:16s}  {:8.2f}  {:6.3f}  {:20.4f}  {:15.4f}".format(name, *numbers))
+error = ((x_held - answers) / 2).square().flatten(1).mean(1).sqrt()
+print(
+    f"spread of 4 samples {float(diversity(samples).mean()):.4f}, error of the regression {error.mean():.4f}"
+)
+
+
+# %% nbgrader={"grade_id": "p3-baseline-hidden", "grade": true, "points": 1} course={"tests": [], "weights": "homework2_regression_toy.safetensors", "build": "make_toy_net"}
+# Hidden test: PSNR of your regression network on 32 held-out faces, beside the grader's own
+# 1 point
+### BEGIN HIDDEN TESTS
+def score_baseline() -> None:
+    from homework2.oracles import faces as oracle
+
+    kind = oracle.setting_of(trained, TOY, CELEBA)
+    x = 2 * held_out_crops(32, kind.size, homework_rng("scores"), kind.name) - 1
+    y = low_res(x, FACTOR)
+    own, grader = (
+        oracle.network_of(trained, kind, kind.regression),
+        oracle.grader_network(kind.regression, FACE_NETS),
+    )
+    found, limit = (
+        oracle.decibels(x, oracle.regressed(net, y, kind.size)) for net in (own, grader)
+    )
+    print(
+        f"{kind.name}: PSNR of your regression network {found:.2f} dB, of the grader's {limit:.2f} dB"
+    )
+    check_that(
+        "the baseline",
+        found >= limit - 0.5,
+        f"{found:.2f} dB is more than 0.5 dB below {limit:.2f}",
+    )
+
+
+score_baseline()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.20 Samples on held-out faces (0 + 7 points, from your weights)
+#
+# Everything is measured against the *grader's* regression network $R$ on the same 32 faces, with DDIM ($\eta=0$, 50 calls) by the grader's own sampler. In theory, for a sampler that is exactly right and an $R$ that is exactly the mean of all faces that fit: one sample
+# lies $10\log_{10}2=3.01$ dB below $R$; the mean of four lies $10\log_{10}\frac{2}{1+1/4}=2.04$ dB above one sample; and four samples spread as much as $R$ errs.
+#
+# | points | for | limits |
+# |---|---|---|
+# | 1 | PSNR of one sample | between 4.5 dB below $R$ and $R$ itself |
+# | 1 | the mean of four samples is better than one | by 1.0 to 2.6 dB |
+# | 1 | the small copies of the samples are the input | root mean squared difference at most 0.02 |
+# | 2 | four samples differ | spread between 0.5 and 1.5 times the error of $R$ |
+# | 2 | the patches of samples look more like those of real faces than the answers of $R$ do | see below |
+#
+# A blurred face has a *better* PSNR than a sample and no spread; so each of these limits alone can be met by something useless, all five cannot. The last row compares the squared MMD of whitened 8 x 8 patches to other real faces: that of your samples must be smaller than that of $R$.
+
+
+# %% nbgrader={"grade_id": "p3-samples-hidden", "grade": true, "points": 5} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
+# Hidden test: PSNR, gain of the mean of four, small copies, spread, in the limits printed above
+# 5 points
+### BEGIN HIDDEN TESTS
+def score_samples() -> float:
+    from homework2.oracles import faces as oracle
+
+    kind = oracle.setting_of(trained, TOY, CELEBA)
+    x = 2 * held_out_crops(32, kind.size, homework_rng("scores"), kind.name) - 1
+    own, grader = (
+        oracle.network_of(trained, kind, kind.sampler),
+        oracle.grader_network(kind.regression, FACE_NETS),
+    )
+    got = oracle.scores(own, grader, x, low_res(x, FACTOR), test_rng("p3-samples"))
+    print(f"{kind.name}: regression {got.regression:.2f} dB, one sample {got.one:.2f} dB,", end=" ")
+    print(f"mean of 4 {got.gain:+.2f} dB, misfit {got.misfit:.4f}, spread {got.spread:.2f}")
+    points = oracle.points_of(got)
+    check_that("the samples", points > 0, "none of the limits is kept")
+    return points
+
+
+score_samples()
+### END HIDDEN TESTS
+
+
+# %% nbgrader={"grade_id": "p3-realism-hidden", "grade": true, "points": 2} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
+# Hidden test: squared MMD of patches to real faces, of your samples and of the regression's answers
+# 2 points
+### BEGIN HIDDEN TESTS
+def score_realism() -> None:
+    from homework2.oracles import faces as oracle
+
+    kind = oracle.setting_of(trained, TOY, CELEBA)
+    x = 2 * held_out_crops(96, kind.size, homework_rng("realism"), kind.name) - 1
+    own, grader = (
+        oracle.network_of(trained, kind, kind.sampler),
+        oracle.grader_network(kind.regression, FACE_NETS),
+    )
+    found, blurred = oracle.realism(
+        own, grader, x[:32], x[32:], low_res(x[:32], FACTOR), test_rng("p3-realism")
+    )
+    print(f"{kind.name}: squared MMD of patches: samples {found:.4f}, regression {blurred:.4f}")
+    better = found < blurred
+    check_that(
+        "the samples",
+        better,
+        "their patches are no closer to real ones than those of a blurred face",
+    )
+
+
+score_realism()
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ### 3.21 Faces (2 points, by a person)
+#
+# Show, for six held-out faces, in one row each: the small face (enlarged without interpolation), bicubic, regression, four samples, the mean of these four, and the true face. The title states what is to be seen.
+#
+# *Rubric: 1 point for the nine right columns, named, all of one face in one row; 1 point for a title that says what one sees in the samples and not in the regression, and one scale for all.*
+
+
+# %% tags=["train"] nbgrader={"grade_id": "p3-faces-figure", "grade": true, "solution": true, "points": 2}
+### BEGIN SOLUTION
+coarse = y_held.repeat_interleave(FACTOR, -1).repeat_interleave(FACTOR, -2)
+columns = [coarse, enlarged, answers, *samples, samples.mean(0), x_held]
+sheet = torch.stack([(c[:6] + 1) / 2 for c in columns], 1).flatten(0, 1)
+fig, ax = plt.subplots(figsize=(9.5, 6.8))
+show_images(ax, sheet, len(columns))
+names = [
+    "small",
+    "bicubic",
+    "regression",
+    *[f"sample {k + 1}" for k in range(4)],
+    "mean of 4",
+    "true",
+]
+for k, name in enumerate(names):
+    ax.text((k + 0.5) * (side + 1), -2, name, ha="center", va="bottom", fontsize=9)
+title = (
+    "Samples have sharp strands, eyes and rims, each its own; regression and mean of 4 blur them"
+)
+ax.set_title(title, fontsize=10, pad=18)
+fig.tight_layout()
+### END SOLUTION
+
+# %% [markdown]
+# ### 3.22 Steps, noise, and what they cost (2 points, by a person)
+#
+# For DDIM and for the ancestral sampler with $\gamma=0$, and 3, 5, 10, 20 and 50 calls of the network: PSNR of one sample, and the squared MMD of patches. Draw one against the other (PSNR to the right, MMD on a logarithmic or linear vertical axis), one curve per sampler, the numbers of
+# calls written at the points; add the regression network, the mean of 4 samples and bicubic as single points. Add to the title of the figure or print: the Fréchet distance of the patch features between all held-out faces and the 50-call samples.
+#
+# *Rubric: 1 point for the figure (axes with units, curves and points named, numbers of calls); 1 point for the right numbers (every point from the same faces and features, and the distance with the number of images beside it).*
+
+
+# %% tags=["train"] nbgrader={"grade_id": "p3-steps-figure", "grade": true, "solution": true, "points": 2}
+### BEGIN SOLUTION
+calls = [3, 5, 10, 20, 50]
+fig, ax = plt.subplots(figsize=(6.4, 4.2))
+for label, step, color in (("DDIM", ddim_move, MODEL), ("ancestral", ancestral_step, DATA)):
+    drawn = [some_faces(face_net, y_held, side, S, step, 9) for S in calls]
+    right = [float(psnr(x_held, x).mean()) for x in drawn]
+    up = [float(kernel_discrepancy(real_patches, features(x))) for x in drawn]
+    ax.plot(right, up, marker="o", color=color, label=label)
+    for S, r, u in zip(calls, right, up):
+        ax.annotate(str(S), (r, u), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    print(label, [(S, round(r, 2), round(u, 4)) for S, r, u in zip(calls, right, up)])
+    if label == "DDIM":
+        far = frechet_distance(real_patches, features(drawn[-1]))
+for label, x, mark in (
+    *(("bicubic", enlarged, "s"), ("regression", answers, "*")),
+    ("mean of 4", samples.mean(0), "^"),
+):
+    at = float(psnr(x_held, x).mean()), float(kernel_discrepancy(real_patches, features(x)))
+    ax.scatter(*at, color="black", marker=mark, label=label, zorder=3)
+ax.set(xlabel="PSNR, dB", ylabel="squared MMD of patches", yscale="symlog")
+ax.set_title("What looks real has the lower PSNR, what has the higher PSNR is blurred", fontsize=10)
+ax.legend(fontsize=8)
+fig.tight_layout()
+print(f"Frechet distance of patch features, {len(x_held)} faces, 50 calls: {far:.2f}")
+### END SOLUTION
+
+# %% [markdown]
+# ### 3.23 Discussion (4 points, by a person; at most 300 words)
+#
+# 1. Let $\hat x$ be the mean of all faces that fit $y$, and $x'$ a perfect sample. Derive $\mathbb E|x-x'|^2=2\,\mathbb E|x-\hat x|^2$ and, from it, the two numbers of 3.20. How far is your network from them, and what does the sign of the deviation say?
+# 2. With few calls the PSNR of DDIM rises and the samples get worse. Explain it by the spread. Why is PSNR then no measure by which to choose between samplers?
+# 3. The small copies of your samples are almost, not exactly, the input, though nothing in the sampler enforces it. Where does the agreement come from, and where the rest? Name one change to the sampler that makes it exact, and what it costs.
+# 4. Could someone use your network to identify a person from a small photograph? Answer with what the four samples of one face show.
+#
+# *Rubric: one point for each question. 1: the cross term vanishes because $x$ and $x'$ are independent given $y$ and have one mean; both numbers; own values compared. 2: collapse of the variance towards the mean is named and read off the own numbers. 3: it is learned from the condition; error of the network and of the levels; a
+# projection such as adding the enlarged difference, with its cost (artefacts, or the law is left). 4: the details are invented, and differ between samples, with an example from the own figure.*
+
+# %% [markdown] nbgrader={"grade_id": "p3-discussion", "grade": true, "solution": true, "points": 4}
+# *Reference answer.* (1) Given $y$, $x$ and $x'$ are independent with the mean $\hat x$, so in $x-x'=(x-\hat x)-(x'-\hat x)$ the cross term has mean 0 and both squares have the same mean: twice the error of $\hat x$, 3.01 dB. With $k$ samples the second square is divided by $k$: $1+1/4$ against 2, 2.04 dB. A network
+# below 3.01 dB distance has too little spread, one above it adds errors of its own; the table shows which. (2) A coarse walk in $\lambda$ replaces $\hat x_0$ of many levels by that of a few; each is a conditional mean, so variance is lost, the answer moves towards $\hat x$ and with it the PSNR towards that of the regression; the MMD grows. PSNR rewards the missing variance, so it prefers the worse sampler. (3) In the data every face agrees
+# with its small copy, so the conditional law holds it and the network learns it from its input; what is left is its error, and the noise of the last level. Adding the enlarged difference $y-D(\hat x_0)$ to each answer makes it exact: blocks or ringing may show, and the law is no longer that of the model. (4) No: glasses, strands, teeth and gaze differ between the four samples of one face while all of them fit; what the small face does not hold is invented after the training set.
 
 # %% [markdown]
 # # Problem 4: flow matching (15 points)
@@ -1678,15 +3325,15 @@ def check_p4_field() -> None:
     x, data, c = 0.5 * normal(rng, 6, 2), normal(rng, 4, 2), 1.3
     t = torch.cat([torch.zeros(1).double(), 0.9 * uniform(rng, 5)])
 
-    def field(noise=c, cov_noise=c, prior=False, wide=False, scale=1.0):
+    def field(noise=c, rate_noise=c, prior=False, wide=False, scale=1.0):
         rows = []
         for point, s in zip(x, t):
-            var = (1 - s) ** 2 + (noise * s * (1 - s)) ** 2  # of x_t, given the end
-            cov = -(1 - s) + cov_noise**2 * s * (1 - s) * (1 - 2 * s)  # of u_t and x_t
+            var = lambda c, s=s: (1 - s) ** 2 + (c * s * (1 - s)) ** 2  # of x_t, given the end
+            cov = -(1 - s) + rate_noise**2 * s * (1 - s) * (1 - 2 * s)  # of u_t and x_t
             off = point - s * data
-            log_w = -off.square().sum(-1) / (2 * (var.sqrt() if wide else var))
+            log_w = -off.square().sum(-1) / (2 * (var(noise).sqrt() if wide else var(noise)))
             w = torch.full_like(log_w, 1 / 4) if prior else log_w.softmax(0)
-            rows.append(w @ (data + scale * cov / var * off))
+            rows.append(w @ (data + scale * cov / var(rate_noise) * off))
         return torch.stack(rows)
 
     end = lambda v: torch.stack([p + (1 - s) * q for p, s, q in zip(x, t, v)])
@@ -1696,11 +3343,9 @@ def check_p4_field() -> None:
         field(),
         axes="B, D",
         slips={
-            "z is left out of the variance and the velocity: c plays a part in both": field(
-                0.0, 0.0
-            ),
-            "z is left out of the variance": field(0.0),
-            "z is left out of the velocity": field(cov_noise=0.0),
+            "z is left out altogether: c plays a part in s and so in both factors": field(0.0, 0.0),
+            "z is left out of the variance in the weights": field(0.0),
+            "z is left out of the rate of s": field(rate_noise=0.0),
             "all data weigh alike: use the posterior given x": field(prior=True),
             "the weights use the standard deviation in place of the variance": field(wide=True),
             "the second term is left out: x is not where the data point says": field(scale=0.0),
@@ -1856,7 +3501,7 @@ def check_p4_reflow() -> None:
     net = ToyNet(normal(rng, 4, 2), normal(rng, 4), normal(rng, 2, 4), normal(rng, 1)[0])
     times = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 
-    def ends(start=x0, delta=0.3, times=times, velocity=True):
+    def ends(start=x0, delta=0.5, times=times, velocity=True):
         x = start
         left = lambda t: torch.as_tensor(max(1 - float(t), delta)).double() if velocity else 1.0
         v = lambda x, t: (net(x, t.expand(len(x))) - velocity * x) / left(t)
@@ -1864,7 +3509,7 @@ def check_p4_reflow() -> None:
             x = x + (b - a) * v(x + (b - a) / 2 * v(x, a), (a + b) / 2)
         return x
 
-    got = reflow_pairs(net, x0, times, 0.3)
+    got = reflow_pairs(net, x0, times, 0.5)
     check_named("reflow_pairs", got, Pairs)
     check_close(
         "reflow_pairs, x0", got.x0, x0, look="the noise that the paths started from, as it came"

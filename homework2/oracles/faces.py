@@ -1,0 +1,200 @@
+"""How the grader scores the networks of problem 3: its own sampler, its own measures.
+
+Images cross in [-1, 1]; every number is in units of [0, 1]. The sampler moves x / alpha along
+sigma / alpha, where DDIM is Euler's method; nothing here is written as in the notebook.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "verify" / "weights"
+FEATURES, TOP, BOTTOM = 16, 9.0, -9.0
+
+
+def enlarge(y: Tensor, size: int) -> Tensor:
+    """Bicubic enlargement (a = -1/2) cut to [-1, 1]; y (B, 3, h, h) -> (B, 3, size, size)."""
+    h = y.shape[-1]
+    d = np.abs((np.arange(size)[:, None] + 0.5) * h / size - 0.5 - np.arange(h)[None])
+    inner, outer = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    w = np.where(d <= 1, inner, np.where(d < 2, outer, 0.0))
+    w = torch.from_numpy(w / w.sum(1, keepdims=True)).float()
+    return (w @ y @ w.T).clamp(-1, 1)
+
+
+def level_numbers(level: float, n: int) -> Tensor:
+    """The 16 numbers that describe a level to the network, for n examples: (n, 16) float32."""
+    omega = np.pi / 32 * np.sqrt(2.0) ** np.arange(FEATURES // 2)
+    row = np.concatenate([np.sin(omega * level), np.cos(omega * level)])
+    return torch.from_numpy(row).float().expand(n, -1).contiguous()
+
+
+def levels_of(steps: int) -> np.ndarray:
+    """`steps` levels from BOTTOM to TOP, even in the angle."""
+    ends = [np.arctan(np.exp(-level / 2)) for level in (BOTTOM, TOP)]
+    return -2 * np.log(np.tan(np.linspace(*ends, steps)))
+
+
+def guess(network: Callable, x_t: Tensor, condition: Tensor, level: float) -> Tensor:
+    """The face that a velocity network sees in x_t; x_t + i v turned back by the angle."""
+    out = network(torch.cat([x_t, condition], 1), level_numbers(level, len(x_t)))
+    if not isinstance(out, Tensor) or out.shape != x_t.shape:
+        raise AssertionError(f"expected images {tuple(x_t.shape)} from the network, not this")
+    angle = float(np.arctan(np.exp(-level / 2)))
+    turned = torch.complex(x_t, out.float()) * np.exp(1j * angle)
+    return turned.real.float()
+
+
+def drawn(network: Callable, y: Tensor, noise: Tensor, steps: int = 50) -> Tensor:
+    """Faces for small faces y (B, 3, h, h) from noise (B, 3, H, H), by `steps` calls."""
+    condition, levels = enlarge(y, noise.shape[-1]), levels_of(steps)
+    ratio = np.exp(-levels / 2)  # sigma / alpha, falls
+    z = noise * float(np.sqrt(1 + ratio[0] ** 2))  # x / alpha at the first level
+    for i, level in enumerate(levels):
+        face = guess(network, z / float(np.sqrt(1 + ratio[i] ** 2)), condition, float(level))
+        if i + 1 < steps:
+            z = z + (z - face) * float(ratio[i + 1] / ratio[i] - 1)
+    return face
+
+
+def regressed(network: Callable, y: Tensor, size: int) -> Tensor:
+    """The baseline's answer: the enlarged face and the network's correction of it."""
+    up = enlarge(y, size)
+    none = torch.zeros(len(y), FEATURES)
+    out = network(torch.cat([torch.zeros_like(up), up], 1), none)
+    if not isinstance(out, Tensor) or out.shape != up.shape:
+        raise AssertionError(f"expected images {tuple(up.shape)} from the network, not this")
+    return up + out.float()
+
+
+def decibels(x: Tensor, x_hat: Tensor) -> float:
+    """Mean over images of their peak signal to noise ratio, dB."""
+    error = (x - x_hat.clamp(-1, 1)).double().numpy() / 2
+    return float(-10 * np.log10((error**2).mean((1, 2, 3))).mean())
+
+
+class Scores(NamedTuple):
+    """Of a diffusion network on held-out faces, beside the grader's regression network."""
+
+    regression: float  # PSNR of the grader's regression network, dB
+    one: float  # PSNR of one sample, dB
+    gain: float  # PSNR of the mean of four samples less that of one, on the same faces, dB
+    misfit: float  # root mean squared difference of the small copies
+    spread: float  # spread of four samples over the root mean squared error of the regression
+    samples: Tensor  # one sample of every face
+    answers: Tensor  # of the regression
+
+
+def scores(
+    network: Callable, baseline: Callable, x: Tensor, y: Tensor, rng: torch.Generator
+) -> Scores:
+    """Score on faces x (B, 3, H, H) with small copies y; four samples for the first eight."""
+    size, few = x.shape[-1], 8
+    rows = torch.cat([y, y[:few].repeat(3, 1, 1, 1)])
+    found = drawn(network, rows, torch.randn(len(rows), 3, size, size, generator=rng))
+    found = found.clamp(-1, 1)
+    one, more = found[: len(x)], found[len(x) :].reshape(3, few, 3, size, size)
+    four = torch.cat([one[None, :few], more])
+    answers = regressed(baseline, y, size).clamp(-1, 1)
+    gain = decibels(x[:few], four.mean(0)) - decibels(
+        x[:few].repeat(4, 1, 1, 1), four.flatten(0, 1)
+    )
+    small = torch.nn.functional.avg_pool2d(one, size // y.shape[-1])
+    misfit = float(((small - y) / 2).square().mean().sqrt())
+    spread = float(four.double().var(0).mean().sqrt())
+    error = float((x[:few] - answers[:few]).double().square().mean().sqrt())
+    return Scores(
+        decibels(x, answers), decibels(x, one), gain, misfit, spread / error, one, answers
+    )
+
+
+def whitened_patches(real: Tensor, *others: Tensor, features: int = 48) -> list[np.ndarray]:
+    """8 x 8 patches of images as rows per image, whitened by those of `real`; (B, P, features)."""
+    cut = lambda x: torch.nn.functional.unfold(x, 8, stride=4).transpose(1, 2).double().numpy()
+    base = cut(real).reshape(-1, 192)
+    values, vectors = np.linalg.eigh(np.cov(base.T, bias=True))
+    map_ = vectors[:, -features:] / np.sqrt(values[-features:])
+    return [(cut(x) - base.mean(0)) @ map_ for x in (real, *others)]
+
+
+def discrepancy(a: np.ndarray, b: np.ndarray) -> float:
+    """Unbiased squared MMD of rows (N, F) and (M, F), cubic kernel."""
+    k = lambda u, v: (u @ v.T / u.shape[1] + 1) ** 3
+    own = lambda m: (m.sum() - np.trace(m)) / (len(m) * (len(m) - 1))
+    return float(own(k(a, a)) + own(k(b, b)) - 2 * k(a, b).mean())
+
+
+def grader_network(file: str, nets: dict[str, Callable]) -> Callable:
+    """The grader's own network from its weights (half precision), made by the released function."""
+    raw = (WEIGHTS / file).read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    state = {}
+    for name, about in json.loads(raw[8 : 8 + size]).items():
+        if name == "__metadata__":
+            continue
+        first, last = about["data_offsets"]
+        kind = {"F16": np.float16, "F32": np.float32}[about["dtype"]]
+        values = np.frombuffer(raw[8 + size + first : 8 + size + last], kind)
+        state[name] = torch.from_numpy(values.astype(np.float32)).reshape(about["shape"])
+    net = nets[file]().eval().requires_grad_(False)
+    net.load_state_dict(state)
+    return net
+
+
+def setting_of(trained: Callable, toy: Any, celeba: Any) -> Any:
+    """CelebA's setting if its weights were handed in and the grader can score them, else the toys'.
+
+    The grader can where its own network for CelebA lies beside those for the toy faces.
+    """
+    if not (WEIGHTS / celeba.regression).is_file():
+        return toy
+    try:
+        trained(celeba.sampler, "make_face_net")
+    except (AssertionError, OSError):
+        return toy
+    return celeba
+
+
+def network_of(trained: Callable, kind: Any, file: str) -> Callable:
+    """A submitted network as a function of images and features."""
+    weights = trained(file) if kind.name == "toy" else trained(file, "make_face_net")
+    return lambda images, features: weights.call("forward", images, features)
+
+
+LIMITS = (
+    ("PSNR of one sample less that of the regression, dB", -4.5, 0.0, 1.0),
+    ("gain of the mean of four samples, dB", 1.0, 2.6, 1.0),
+    ("misfit of the small copies", 0.0, 0.02, 1.0),
+    ("spread of four samples over the error of the regression", 0.5, 1.5, 2.0),
+)
+
+
+def points_of(got: Scores) -> float:
+    """Points for the limits that are kept; prints each that is not."""
+    total = 0.0
+    for value, (name, low, high, points) in zip(
+        (got.one - got.regression, got.gain, got.misfit, got.spread), LIMITS
+    ):
+        kept = low <= value <= high
+        total += points * kept
+        if not kept:
+            print(f"{name}: {value:.4f} is not between {low:g} and {high:g}")
+    return total
+
+
+def realism(
+    network: Callable, baseline: Callable, x: Tensor, real: Tensor, y: Tensor, rng: torch.Generator
+) -> tuple[float, float]:
+    """Squared MMD of patches to those of other real faces: of samples for y, of the regression.
+
+    x (B, 3, H, H) the faces of y; real (N, 3, H, H) other faces, which also whiten.
+    """
+    found = drawn(network, y, torch.randn(x.shape, generator=rng)).clamp(-1, 1)
+    answers = regressed(baseline, y, x.shape[-1]).clamp(-1, 1)
+    rows = [v.reshape(-1, v.shape[-1]) for v in whitened_patches(real, found, answers)]
+    return discrepancy(rows[0], rows[1]), discrepancy(rows[0], rows[2])
