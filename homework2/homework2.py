@@ -1168,7 +1168,7 @@ check_p2_sliced_corners()
 
 
 # %% nbgrader={"grade_id": "p2-denoising", "solution": true}
-def denoising_loss(score: Callable, x: Tensor, L: Tensor, eps: Tensor) -> Tensor:
+def denoising_score_loss(score: Callable, x: Tensor, L: Tensor, eps: Tensor) -> Tensor:
     """The weighted loss above for each example. score: (B, D) -> (B, D); x, eps (B, D); L (D, D). Returns (B,).
 
     Accurate for tiny L as well, where the score of q is huge: the weight cancels it, so do not compute it.
@@ -1179,7 +1179,7 @@ def denoising_loss(score: Callable, x: Tensor, L: Tensor, eps: Tensor) -> Tensor
     ### END SOLUTION
 
 
-# %% nbgrader={"grade_id": "p2-denoising-test", "grade": true, "points": 2} course={"tests": ["denoising_loss"]} cellView="form"
+# %% nbgrader={"grade_id": "p2-denoising-test", "grade": true, "points": 2} course={"tests": ["denoising_score_loss"]} cellView="form"
 # @title Visible test, 2 points: against the score of torch's MultivariateNormal
 def check_p2_denoising() -> None:
     rng = test_rng("p2-denoising")
@@ -1196,8 +1196,8 @@ def check_p2_denoising() -> None:
 
     eye = torch.eye(3, dtype=torch.float64)
     check_close(
-        "denoising_loss",
-        denoising_loss(net, x, L, eps),
+        "denoising_score_loss",
+        denoising_score_loss(net, x, L, eps),
         loss(),
         axes="B",
         slips={
@@ -1220,7 +1220,7 @@ def check_p2_denoising() -> None:
 
 check_p2_denoising()
 
-# %% nbgrader={"grade_id": "p2-denoising-hidden", "grade": true, "points": 1} course={"tests": ["denoising_loss"]}
+# %% nbgrader={"grade_id": "p2-denoising-hidden", "grade": true, "points": 1} course={"tests": ["denoising_score_loss"]}
 # Hidden test: tiny noise in single precision, one dimension, the score that it must be least at, the gradient
 # 1 point
 ### BEGIN HIDDEN TESTS
@@ -1234,13 +1234,13 @@ def check_p2_denoising_corners() -> None:
         L = size * (normal(rng, d, d).tril(-1) + torch.eye(d))
         net = ToyNet(normal(rng, 3, d), normal(rng, 3), normal(rng, d, 3), normal(rng, 1)[0])
         expected = denoising_by_hand(*net, x, L, eps)
-        check_close(f"B, D = {b}, {d}", denoising_loss(net, x, L, eps), expected)
-    _, grads = vjp(denoising_loss, (net, x, L, eps), torch.ones(3).double())
+        check_close(f"B, D = {b}, {d}", denoising_score_loss(net, x, L, eps), expected)
+    _, grads = vjp(denoising_score_loss, (net, x, L, eps), torch.ones(3).double())
     check_that("the gradient", grads[0] is not None, "the score's parameters get none")
     half = ToyNet(*(v.float() for v in net))
     tiny = (1e-20 * L).float()
     expected = 0.5 * eps.square().sum(-1).float()
-    check_close("tiny noise", denoising_loss(half, x.float(), tiny, eps.float()), expected)
+    check_close("tiny noise", denoising_score_loss(half, x.float(), tiny, eps.float()), expected)
 
 
 check_p2_denoising_corners()
@@ -1456,7 +1456,7 @@ check_p2_annealed_corners()
 # ### 2.6 Five petals, three ways down (2 points, by a person)
 #
 # The next cell samples `five_petals()` (shares 0.30 to 0.10) three times from the same 2,000 starting points, with your
-# functions: *plain* Langevin steps with the exact score, *annealed* ones with the exact score, and annealed ones with a network trained by your `denoising_loss`.
+# functions: *plain* Langevin steps with the exact score, *annealed* ones with the exact score, and annealed ones with a network trained by your `denoising_score_loss`.
 
 # %% tags=["train"]
 petal_law = five_petals()
@@ -1475,7 +1475,7 @@ def level_loss(x: Tensor) -> Tensor:
     for part, k in zip(x.chunk(8), torch.randint(16, (8,), generator=score_rng)):
         sigma, eps = ladder[k], torch.randn(part.shape, generator=score_rng)
         score = lambda y, sigma=sigma: learnt_score(y, sigma.expand(len(y)))
-        total = total + denoising_loss(score, part, sigma * torch.eye(2), eps).mean() / 8
+        total = total + denoising_score_loss(score, part, sigma * torch.eye(2), eps).mean() / 8
     return total
 
 
@@ -1616,7 +1616,7 @@ check_levels()
 # 1 point
 ### BEGIN HIDDEN TESTS
 def check_levels_hidden() -> None:
-    from homework2.oracles.diffusion import cosine_levels
+    from homework2.oracles import cosine_levels
 
     rng = test_rng("p3-levels-hidden")
     for top, bottom in ((20.0, -20.0), (12.0, 3.0), (-1.0, -8.0)):
@@ -1892,7 +1892,7 @@ check_posterior_step()
 # 1 point
 ### BEGIN HIDDEN TESTS
 def check_posterior_hidden() -> None:
-    from homework2.oracles.diffusion import condition_on_noisy
+    from homework2.oracles import condition_on_noisy
 
     rng = test_rng("p3-posterior-hidden")
     x0, x_t, lam_t = normal(rng, 5, 4), normal(rng, 5, 4), 3 * normal(rng, 5)
@@ -2145,7 +2145,7 @@ check_loss()
 # 1 point
 ### BEGIN HIDDEN TESTS
 def check_loss_hidden() -> None:
-    from homework2.oracles.diffusion import (
+    from homework2.oracles import (
         gaussian_faces,
         least_velocity_loss,
         perfect_velocity,
@@ -2349,7 +2349,7 @@ check_ddim()
 # 1 point
 ### BEGIN HIDDEN TESTS
 def check_ddim_hidden() -> None:
-    from homework2.oracles.diffusion import condition_on_noisy
+    from homework2.oracles import condition_on_noisy
 
     rng = test_rng("p3-ddim-hidden")
     x0, x_t = normal(rng, 5, 4), normal(rng, 5, 4)
@@ -2447,7 +2447,7 @@ check_sampler()
 # 2 points
 ### BEGIN HIDDEN TESTS
 def check_sampler_hidden() -> None:
-    from homework2.oracles.diffusion import gaussian_faces, sampler_moments
+    from homework2.oracles import gaussian_faces, sampler_moments
 
     rng = test_rng("p3-sampler-hidden")
     cov, down = gaussian_faces(16, 4, 0.8)

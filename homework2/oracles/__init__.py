@@ -3,6 +3,14 @@
 Imports numpy, scipy, scikit-learn and torch only: a shared bug must not mark itself right.
 """
 
+from homework2.oracles.diffusion import (
+    condition_on_noisy,
+    cosine_levels,
+    gaussian_faces,
+    least_velocity_loss,
+    perfect_velocity,
+    sampler_moments,
+)
 from homework2.oracles.flow_matching import (
     linear_midpoint,
     parabola,
@@ -28,6 +36,12 @@ __all__ = [
     "denoising_by_hand",
     "score_of_rounds",
     "langevin_on_a_line",
+    "cosine_levels",
+    "condition_on_noisy",
+    "gaussian_faces",
+    "perfect_velocity",
+    "least_velocity_loss",
+    "sampler_moments",
     "parabola",
     "velocity_errors",
     "partners",

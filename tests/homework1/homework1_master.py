@@ -51,9 +51,9 @@ def _cell(raw: Any) -> Cell:
     return Cell(raw.source + "\n", tags, about.get("grade_id", ""), points, course)
 
 
-def read_entries(name: str, kind: str) -> list[dict[str, str]]:
-    """The entries of verify/NAME, tables of the array `kind`."""
-    return tomllib.loads((HOMEWORK / "verify" / name).read_text(encoding="utf-8"))[kind]
+def read_entries(name: str, kind: str, homework: Path = HOMEWORK) -> list[dict[str, str]]:
+    """The entries of verify/NAME of a homework, tables of the array `kind`."""
+    return tomllib.loads((homework / "verify" / name).read_text(encoding="utf-8"))[kind]
 
 
 def mutate(cells: list[Cell], mutant: dict[str, str]) -> str:
