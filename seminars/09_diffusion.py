@@ -264,7 +264,7 @@ print(f"alpha_bar at the last level: T = 1000 {good_2[-1]:.1e}, T = 50 with the 
 # <details><summary>Answer</summary>
 #
 # $v=0$ is $\tilde\beta$ ("fixed small"): right if the data are a single point. $v=1$ is $\beta$ exactly ("fixed large"): $x_s$ and $x_t$ then have variance 1, and their joint law is the same in both directions. Data of coordinate variance between 0 and 1 lie between the two; with $v>1$ the exact step is wider than $\beta$, so the two choices bracket the truth only for data scaled to at most unit variance.
-# The curves differ where $\bar\alpha$ is close to 1, in a number of levels that does not grow with $T$; with many small steps these levels carry less and less of the whole way.
+# A little spread is enough to be close to $\beta$: at $v=0.1$ the exact step has nearly its variance at every level, and only data that are almost a point, such as a pixel that is black in all images, need the small one. All curves meet where $\bar\alpha$ is small. They differ at the cleanest levels only, whose noise is small in itself, and the more levels there are the smaller each of these steps.
 # </details>
 
 # %%
@@ -320,11 +320,11 @@ check_reverse()
 # %% tags=["expected"]
 ab_3 = linear_alpha_bar(200)
 fig_3, ax_3 = plt.subplots(figsize=(6.6, 3.4))
-shades_3 = {0.0: "black", 0.05: "#9db9e8", 0.25: MODEL, 1.0: "black", 4.0: CRITIC}
-for v, shade in shades_3.items():
+looks_3 = {0.0: ("black", "--"), 0.001: ("#9db9e8", "-"), 0.01: (MODEL, "-"), 0.1: ("#1b3a73", "-"), 1.0: ("black", ":"), 4.0: (CRITIC, "-")}
+for v, (shade, style) in looks_3.items():
     ratio_3 = [reverse_law(torch.zeros(1, 1).double(), ab_3[t], ab_3[t - 1], torch.zeros(1).double(), v).var / (1 - ab_3[t] / ab_3[t - 1]) for t in range(1, 200)]
-    ax_3.semilogx(range(1, 200), ratio_3, color=shade, ls="--" if shade == "black" else "-", label=f"data variance {v:g}")
-ax_3.set(xlabel="level $t$", ylabel=r"variance of the exact step / $\beta_t$", title="Dashed: the two fixed choices. Truth lies between, if $v\\leq1$")
+    ax_3.semilogx(range(1, 200), ratio_3, color=shade, ls=style, label=f"data variance {v:g}")
+ax_3.set(xlabel="level $t$", ylabel=r"variance of the exact step / $\beta_t$", title="Black: the two fixed choices. Truth lies between, if $v\\leq1$")
 ax_3.legend(fontsize=8);
 
 # %% [markdown]
@@ -346,7 +346,7 @@ ax_3.legend(fontsize=8);
 # <details><summary>Answer</summary>
 #
 # The laws are collected from the top level down, and paired with $z_0,z_1,\dots$ from the bottom up: wrong as soon as two networks exist, from $T=3$ on. The mean of $q(z_t\mid z_{t-1})$ is made of $z_t$ itself: seen from $T=2$ on, and not at $T=1$, where our only $\beta$ is 1. A test with one level passes both.
-# (a) The encoder has no parameters, so $\log q$ is a constant of the training: the second defect leaves every gradient right and every reported bound wrong (by far too good a... read the sign off the table). The first teaches the network that sees $z_{t+1}$ to answer with another level, and sampling then uses it for its own: the samples are spoilt.
+# (a) The encoder has no parameters, so $\log q$ is a constant of the training: the second defect leaves every gradient right and every reported bound wrong (here by a nat at $T=2$, and too *low*, so nobody suspects that something was won by cheating). The first teaches the network that sees $z_{t+1}$ to answer with another level, and sampling then uses it for its own: the samples are spoilt.
 # (b) One loss costs $T$ network calls, one after the other where the encoder is trained, since $z_t$ needs $z_{t-1}$; and the gradient must be carried back through all draws. With task 1 one random level is an unbiased estimate of the sum for one call. That, and not the bound, is what makes $T=1000$ possible.
 # </details>
 
@@ -438,25 +438,27 @@ def seconds(loss, repeats=3):
     return min(took)
 
 
-def one_level(T):
-    """The squared error of one random level, reached by the chain's law."""
-    law = chain_law((1 - linear_alpha_bar(T).diff().abs()).sqrt(), linear_alpha_bar(T).diff().abs().sqrt())
-    t = int(torch.randint(T - 1, (1,), generator=rng))
+steady_4 = torch.full((256,), 0.05).double()
+law_4 = chain_law((1 - steady_4).sqrt(), steady_4.sqrt())
+
+
+def one_level():
+    """The squared error of one random level of 256, reached by the chain's law."""
+    t = int(torch.randint(256, (1,), generator=rng))
     eps = normal(rng, 256, 2)
-    return (clock_net(law.signal[t] * clock_x + law.var[t].sqrt() * eps) - eps).square().mean()
+    return (clock_net(law_4.signal[t] * clock_x + law_4.var[t].sqrt() * eps) - eps).square().mean()
 
 
 def whole_chain(T):
     """Minus your bound, with one small network for all levels."""
-    beta = torch.full((T,), 0.05).double()
+    beta = steady_4[:T]
     return -chain_log_weight(clock_x, encode_chain(clock_x, beta, rng), beta, [clock_law] * (T - 1), clock_law).mean()
 
 
 lengths_4 = [4, 16, 64, 256]
 fig_4, ax_4 = plt.subplots(figsize=(5.6, 3.3))
 ax_4.loglog(lengths_4, [seconds(lambda: whole_chain(T)) for T in lengths_4], "o-", color=CRITIC, label="whole chain")
-one_level_4 = seconds(lambda: one_level(256))
-ax_4.axhline(one_level_4, color=MODEL, label="one random level")
+ax_4.axhline(seconds(one_level), color=MODEL, label="one random level of 256")
 ax_4.set(xlabel="levels $T$", ylabel="seconds per loss", title="The chain's price grows with $T$, one level's does not")
 ax_4.legend();
 
@@ -536,7 +538,7 @@ check_weights()
 #
 # <details><summary>Answer</summary>
 #
-# (a) Read the printed shares: under the bound nearly everything is earned at the first few levels, where the noise is invisible and the network has to guess the last decimal of each pixel; $L_{\text{simple}}$ moves the effort to the middle and high levels, where shape is decided. (b) $v$ or $x_0$: from $\varepsilon$, $x_0$ is found by dividing by $\sqrt{\bar\alpha}\to0$, and at $\bar\alpha=0$, where $x_t=\varepsilon$, the loss is 0 for a network that copies its input and knows nothing.
+# (a) Read the printed shares: the bound spends a fifth of its weight on the ten cleanest levels of a thousand, where the noise is invisible and the network has to guess the last decimal of each pixel; $L_{\text{simple}}$ spends a hundredth there and moves the rest to the middle and high levels, where shape is decided. From about $t=100$ on the blue curve is nearly flat, and there the two losses agree up to a constant. (b) $v$ or $x_0$: from $\varepsilon$, $x_0$ is found by dividing by $\sqrt{\bar\alpha}\to0$, and at $\bar\alpha=0$, where $x_t=\varepsilon$, the loss is 0 for a network that copies its input and knows nothing.
 # (c) There $x_0\approx x_t$: copying the input is nearly perfect, and $\hat\varepsilon=(x_t-\sqrt{\bar\alpha}\hat x_0)/\sqrt{1-\bar\alpha}$ magnifies what is left. $v$ is close to $\varepsilon$ at the clean end and to $-x_0$ at the noisy one: the good half of each.
 # </details>
 
@@ -611,8 +613,8 @@ print(f"share of the bound, equal errors in eps: levels 1-10 {share_6[9]:.1%}, 1
 #
 # <details><summary>Answer</summary>
 #
-# Both modes are in place and have the right width: the last levels are fine. What is wrong is the *proportion*: the start has mean 0 where $q(x_T)$ still leans to the left, and the reverse chain faithfully develops every start into a clean sample. On images this means washed-out proportions of content and brightness, with sharp detail: no look at a single sample shows it, a histogram of classes does.
-# The right panel, `large` with 50 levels, has the proportions and loses the widths a little: what is added in the last noisy steps is not taken away again.
+# Both modes are in place, and their width is even the best of the three (0.19 for 0.20), because the steps are so small. What is wrong is the *proportion*: the start has mean 0 where $q(x_T)$ still leans to the left, and the reverse chain faithfully develops every start into a clean sample. On images this means washed-out proportions of content and brightness, with sharp detail: no look at a single sample shows it, a histogram of classes does.
+# The outer panels have the proportions, and the two fixed variances show: too narrow with $\tilde\beta$, too wide with $\beta$. Task 8 measures that.
 # </details>
 
 # %%
@@ -865,7 +867,7 @@ ax_9.set(xlabel="network calls", ylabel="error of the ODE", title="A line throug
 ax_9.legend(fontsize=8);
 
 # %% [markdown]
-# **Metric table.** The two moons, whose perfect denoiser is a mixture's. Sliced Wasserstein distance between 2,000 samples and 2,000 data points, by number of network calls; the floor is the distance of two samples of data.
+# **Metric table.** The two moons, whose perfect denoiser is a mixture's. Left, the sliced Wasserstein distance between 2,000 samples and 2,000 data points, by number of network calls; the floor is the distance of two samples of data. Right, the share of samples at places where the exact density is at least what 99 % of the data have. **Before you run it:** will the two halves rank the samplers alike?
 
 # %% tags=["expected"]
 moons = ZOO["two_moons"]
@@ -881,13 +883,16 @@ samplers_9 = {
     "DDIM, even in lambda": lambda x, S: run_sampler(moon_eps, x, even_snr(S), ddim, rng),
     "line, even in lambda": lambda x, S: run_two_step(moon_eps, x, even_snr(S)),
 }
-moon_draws, moon_table = {}, {}
-print(f"{'network calls':22s}" + "".join(f"{S:8d}" for S in (5, 10, 20, 50)) + f"   floor {moon_floor.mean:.3f}, bound {moon_floor.bound:.3f}")
+usual = moons.log_prob(moon_data).quantile(0.01)  # 99 % of the data are at least that likely
+moon_draws, moon_table, moon_inside = {}, {}, {}
+print(f"{'network calls':22s}" + 2 * ("".join(f"{S:8d}" for S in (5, 10, 20, 50)) + "   |") + f"  floor {moon_floor.mean:.3f}, bound {moon_floor.bound:.3f}")
 for name, sampler in samplers_9.items():
     for S in (5, 10, 20, 50):
         moon_draws[name, S] = sampler(normal(rng, PLANE_DRAWS, 2), S)
         moon_table[name, S] = distance(moon_draws[name, S].float(), moon_data)
-    print(f"{name:22s}" + "".join(f"{moon_table[name, S]:8.3f}" for S in (5, 10, 20, 50)))
+        moon_inside[name, S] = (moons.log_prob(moon_draws[name, S]) > usual).double().mean().item()
+    distances_9 = "".join(f"{moon_table[name, S]:8.3f}" for S in (5, 10, 20, 50))
+    print(f"{name:22s}{distances_9}   |" + "".join(f"{moon_inside[name, S]:8.1%}" for S in (5, 10, 20, 50)))
 fig_10, axes_10 = plt.subplots(1, 5, figsize=(14, 3))
 for ax, name in zip(axes_10, samplers_9):
     plot_points(ax, moon_draws[name, 10], MODEL if "large" not in name else CRITIC, s=2).set_title(f"{name}: 10 calls", fontsize=9)
@@ -1114,14 +1119,60 @@ fig_12.tight_layout()
 
 # %% tags=["full"]
 assert right_7["50 levels, hurried"] - 0.25 > 6 * math.sqrt(0.25 * 0.75 / LINE_DRAWS), "the hurried schedule should get the proportions wrong"
+assert all(abs(right_7[name] - 0.25) < 0.02 for name in right_7 if "scaled" in name)
+assert width_7["50 levels, betas scaled"] < width_7["50 levels, hurried"] < 0.2 < width_7["50 levels, scaled, large"]
+assert all(small[0] < small[1] < 0.25 for small in zip(variance_8[r"$\eta=1$"], variance_8[r"$\eta=0$"]))
+assert min(variance_8["large"]) > 0.25
+assert all(abs(order_9[name] - (2 if "line" in name else 1)) < 0.1 for name in order_9)
+assert moon_table["line, even in lambda", 10] < moon_floor.bound < moon_table["DDIM, even in t", 10]
+assert moon_table["DDPM, large", 10] < moon_table["DDPM, small", 10] and moon_inside["DDPM, large", 10] < moon_inside["DDPM, small", 10]
 
 # %% [markdown]
 # The cell above holds the experiments to what was said of them.
 #
 # ## Discussion
 #
-# 1. Where was each of today's errors visible, and where not?
+# 1. In tasks 7 to 9 the network was perfect. Name the three errors that remained, and say for each whether a lower training loss, more steps or neither would have helped.
 # <details><summary>Answer</summary>
 #
-# TODO
+# The wrong start (task 2): neither; the schedule is at fault. The wrong variance of long steps (tasks 7, 8): more steps. The error of the ODE (task 9): more steps, or a better rule for the same number. A lower training loss: none of them. And the loss could not even be lower.
 # </details>
+#
+# 2. Take the limits of the VAE one by one (9.1): an encoder that must be learned, latents that fall silent, a total law of the latents that is not the prior, a decoder that must do everything in one step. What became of each, and what was given up?
+# <details><summary>Answer</summary>
+#
+# The encoder is fixed; nothing can fall silent, since what a level knows is set by the schedule (info in task 2), and at the top silence is wanted; the gap to the prior is a number of the schedule, as small as one likes; the decoder's work is cut into steps so small that a Gaussian is right for each (task 3). Given up: a small code (all levels have the size of the data), and sampling in one pass.
+# </details>
+#
+# 3. A colleague trained with $T=1000$, then samples with `linear_alpha_bar(50)` and hands the network the level numbers $0,\dots,49$. The samples are poor. What went wrong, and what should be handed over?
+# <details><summary>Answer</summary>
+#
+# The network learned what noise there is at *its* level 40, namely hardly any; at level 40 of the short schedule most is noise. Levels are names for signal-to-noise ratios: pick from the 1,000 levels those whose $\bar\alpha$ is wanted, and hand over *their* numbers, as `sample_digits` does. (`ddim_times` picks numbers first, and takes the $\bar\alpha$ that they have.)
+# </details>
+#
+# 4. A paper reports "NLL = 0.03" and means $L_{\text{simple}}$. Which weights are missing (task 5), which terms, and which constant would make it a bound in nats?
+# <details><summary>Answer</summary>
+#
+# The weights $w_t$ instead of 1, a sum over pixels and levels instead of means; the term at the top (task 2: small, but not 0), and $-\log p(x_0\mid x_{\text{first level}})$ at the bottom, which needs a likelihood for pixels. Then it is an upper bound on $-\log p(x)$. Before that it has no unit.
+# </details>
+#
+# 5. Two samplers of the same network: one has the smaller sliced Wasserstein distance, the other more samples in likely places. When would you trust which number?
+# <details><summary>Answer</summary>
+#
+# Task 9's table has such a pair. Sliced distances see the whole cloud: too narrow is punished, a fog of the right width is forgiven, because a projection smears the fine structure. The share in likely places sees each sample alone: fog is punished, missing diversity is not. One number of each kind, and a floor for both. On digits the same pair is called energy distance and agreement with the label.
+# </details>
+#
+# 6. Task 4's textbook model was trained, sampled and shown in figures. Which one check of five lines would have found both defects?
+# <details><summary>Answer</summary>
+#
+# An exact decoder, so that $\log w$ is $\log p(x)$ for *every* draw, at three levels or more. It needs no training, and the only theory in it is the Gaussian of task 3.
+# </details>
+#
+# **If you have time left:** give the exact step's variance (task 3 with $v=0.25$) to the sampler of task 8 in place of $\tilde\beta$ or $\beta$, and compute the output variance at ten steps (it is exact: why?); or draw the guided samples of task 11 for $w=-0.5$ and explain what they are; or extrapolate in `sample_digits` and look for the smallest number of calls that keeps the agreement.
+#
+# ## References
+#
+# - J. Ho, A. Jain, P. Abbeel, *Denoising Diffusion Probabilistic Models*, NeurIPS 2020 · A. Nichol, P. Dhariwal, *Improved Denoising Diffusion Probabilistic Models*, ICML 2021.
+# - J. Song, C. Meng, S. Ermon, *Denoising Diffusion Implicit Models*, ICLR 2021 · C. Lu, Y. Zhou, F. Bao, J. Chen, C. Li, J. Zhu, *DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models*, 2022.
+# - D. P. Kingma, T. Salimans, B. Poole, J. Ho, *Variational Diffusion Models*, NeurIPS 2021 · T. Salimans, J. Ho, *Progressive Distillation for Fast Sampling of Diffusion Models*, ICLR 2022.
+# - J. Ho, T. Salimans, *Classifier-Free Diffusion Guidance*, 2022.

@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from dgm import diffusion_seminar as ours
 from dgm.ddim import ddim_step, ddim_times, ddpm_step, guided
 from dgm.diffusion import ddpm_kl, ddpm_loss, linear_alpha_bar, q_posterior, target_from
+from dgm.diffusion_chain import encode_chain, exact_chain
 
 F64 = torch.float64
 close = torch.testing.assert_close
@@ -188,3 +189,30 @@ def test_guided_eps():
     x, t, label = normal(0, 3, 2), torch.tensor([1, 2, 3]), torch.tensor([0, 4, 2])
     for scale in (-1.0, 0.0, 2.5):
         close(ours.guided_eps(model, scale, 7)(x, t, label), guided(model, scale, 7)(x, t, label))
+
+
+def test_encode_chain():
+    """Oracle: the law of each level given x by `chain_law`, and the step between two levels."""
+    beta, x = torch.tensor([0.3, 0.6, 0.8], dtype=F64), torch.full((100_000, 1), 2.0, dtype=F64)
+    zs = encode_chain(x, beta, torch.Generator().manual_seed(0))
+    law = ours.chain_law((1 - beta).sqrt(), beta.sqrt())
+    for z, signal, var in zip(zs, law.signal, law.var):
+        assert abs(z.mean() - 2 * signal) < 6 * (var / 100_000).sqrt()
+        assert abs(z.var() / var - 1) < 6 * (2 / 100_000) ** 0.5
+    noise = zs[1] - (1 - beta[1]).sqrt() * zs[0]
+    assert abs(noise.var() / beta[1] - 1) < 6 * (2 / 100_000) ** 0.5
+
+
+@pytest.mark.parametrize("T", [1, 2, 4])
+def test_exact_chain(T):
+    """Oracle: each network's law from the joint covariance of neighbours, and the ends."""
+    mean, z = torch.full((2,), 0.3, dtype=F64), normal(0, 5, 2)
+    chain = exact_chain(T, ours.reverse_law, mean, 0.25)
+    assert len(chain.beta) == T == len(chain.nets) + 1 and chain.beta[-1] == 1
+    law = ours.chain_law((1 - chain.beta).sqrt(), chain.beta.sqrt())
+    signal, var = torch.cat([one, law.signal]), torch.cat([0 * one, law.var])
+    total = signal**2 * 0.25 + var
+    for t, net in enumerate([chain.decode, *chain.nets]):
+        gain = (1 - chain.beta[t]).sqrt() * total[t] / total[t + 1]
+        close(net(z)[0], signal[t] * mean + gain * (z - signal[t + 1] * mean))
+        close(net(z)[1].square(), total[t] - gain**2 * total[t + 1])
