@@ -47,7 +47,7 @@ from dgm.draws import normal, uniform
 from dgm.face_unet import FaceTrunk
 from dgm.handin import pack_submission
 from dgm.metrics import frechet_distance
-from dgm.plots import DATA, MODEL, plot_points, show_images
+from dgm.plots import DATA, MODEL, show_images
 from dgm.training import Ema, Fit, fit, minibatches, progress
 from dgm.weights import save_weights
 
@@ -1546,9 +1546,9 @@ fig.tight_layout()
 # | part | what | visible | hidden | by a person |
 # |---|---|---|---|---|
 # | A | noise, levels, the condition, the loss | 21 | 4 | |
-# | B | samplers, against an exact network | 7 | 2 | |
+# | B | samplers, against an exact network | 7 | 3 | |
 # | C | how good is a face? | 5 | 0 | |
-# | D | training; your weights on faces that nobody has seen | 0 | 8 | 8 |
+# | D | training; your weights on faces that nobody has seen | 0 | 7 | 8 |
 #
 # From a small face $y$ (8 x 8 pixels for the toy faces, 16 x 16 for CelebA) draw a face $x_0$ of four times the side. There are many that
 # fit: a network that returns *one* answer returns their mean, which is no face at all. A diffusion model draws one of them.
@@ -2876,7 +2876,7 @@ score_baseline()
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### 3.20 Samples on held-out faces (0 + 7 points, from your weights)
+# ### 3.20 Samples on held-out faces (0 + 6 points, from your weights)
 #
 # Everything is measured against the *grader's* regression network $R$ on the same 32 faces, with DDIM ($\eta=0$, 50 calls) by the grader's own sampler. In theory, for a sampler that is exactly right and an $R$ that is exactly the mean of all faces that fit: one sample
 # lies $10\log_{10}2=3.01$ dB below $R$; the mean of four lies $10\log_{10}\frac{2}{1+1/4}=2.04$ dB above one sample; and four samples spread as much as $R$ errs.
@@ -2886,15 +2886,15 @@ score_baseline()
 # | 1 | PSNR of one sample | between 4.5 dB below $R$ and $R$ itself |
 # | 1 | the mean of four samples is better than one | by 1.0 to 2.6 dB |
 # | 1 | the small copies of the samples are the input | root mean squared difference at most 0.02 |
-# | 2 | four samples differ | spread between 0.5 and 1.5 times the error of $R$ |
+# | 1 | four samples differ | spread between 0.5 and 1.5 times the error of $R$ |
 # | 2 | the patches of samples look more like those of real faces than the answers of $R$ do | see below |
 #
 # A blurred face has a *better* PSNR than a sample and no spread; so each of these limits alone can be met by something useless, all five cannot. The last row compares the squared MMD of whitened 8 x 8 patches to other real faces: that of your samples must be smaller than that of $R$.
 
 
-# %% nbgrader={"grade_id": "p3-samples-hidden", "grade": true, "points": 5} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
+# %% nbgrader={"grade_id": "p3-samples-hidden", "grade": true, "points": 4} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
 # Hidden test: PSNR, gain of the mean of four, small copies, spread, in the limits printed above
-# 5 points
+# 4 points
 ### BEGIN HIDDEN TESTS
 def score_samples() -> float:
     from homework2.oracles import faces as oracle

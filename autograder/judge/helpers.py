@@ -10,11 +10,14 @@ import torch
 
 from autograder.judge.data import HeldOut, held_out
 from autograder.judge.gradients import check_gradient
+from autograder.judge.seeds import derive
 from autograder.judge.weights import WeightRoom
 
 
 def helpers(room: WeightRoom, opening: dict[str, Any], released: dict[str, Any]) -> dict[str, Any]:
-    """`trained`, `held_out_images`, `held_out_name`; `check_gradient` unless it was released."""
+    """`trained`, `held_out_images`, `held_out_name`, `homework_rng`; `check_gradient` unless it was
+    released.
+    """
     loaded: dict[str, HeldOut] = {}
 
     def images() -> HeldOut:
@@ -30,10 +33,16 @@ def helpers(room: WeightRoom, opening: dict[str, Any], released: dict[str, Any])
         """The data set they come from: "mnist", or "digits" where MNIST cannot be had."""
         return images().name
 
+    def homework_rng(name: str) -> torch.Generator:
+        """A generator for `name`: one for all students and every regrade of the homework's term."""
+        seed = derive(opening["homework_secret"], "homework_rng", name)
+        return torch.Generator().manual_seed(seed)
+
     given: dict[str, Callable] = {
         "trained": room.trained,
         "held_out_images": held_out_images,
         "held_out_name": held_out_name,
+        "homework_rng": homework_rng,
     }
     if "check_gradient" not in released:
         given["check_gradient"] = check_gradient

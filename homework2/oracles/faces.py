@@ -170,7 +170,7 @@ LIMITS = (
     ("PSNR of one sample less that of the regression, dB", -4.5, 0.0, 1.0),
     ("gain of the mean of four samples, dB", 1.0, 2.6, 1.0),
     ("misfit of the small copies", 0.0, 0.02, 1.0),
-    ("spread of four samples over the error of the regression", 0.5, 1.5, 2.0),
+    ("spread of four samples over the error of the regression", 0.5, 1.5, 1.0),
 )
 
 
