@@ -386,7 +386,7 @@ DOWNLOAD = False  # whether CelebA may be downloaded (1.4 GB)
 N_FACES = 12_000  # smoke: 200
 N_HELD = 128  # smoke: 8
 BATCH_FACES = 64  # smoke: 4
-STEPS_FACES = (400, 1_400)  # regression, diffusion; smoke: (2, 2)
+STEPS_FACES = (400, 800)  # regression, diffusion; smoke: (2, 2)
 STEPS_CELEBA = (4_000, 30_000)
 FOLDER = "."  # where checkpoints live; a folder of your Drive survives a disconnect of Colab
 
@@ -523,7 +523,6 @@ def check_p1_plan() -> None:
     from itertools import permutations
 
     rng = test_rng("p1-plan")
-    cost = uniform(rng, 3, 4)
     rows, columns = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 1, 2, 2, 3])
     a, b = torch.bincount(rows) / 6.0, torch.bincount(columns) / 6.0
     a, b = a.double(), b.double()
@@ -534,6 +533,9 @@ def check_p1_plan() -> None:
         plan = torch.zeros(3, 4, dtype=torch.float64)
         return plan.index_put((rows, columns[way]), torch.tensor(1 / 6).double(), accumulate=True)
 
+    cost = uniform(rng, 3, 4)
+    while torch.equal(best(cost), best(cost.square())):  # two tasks that must be told apart
+        cost = uniform(rng, 3, 4)
     got = transport(cost, a, b)
     check_named("transport", got, Transport)
     plan = best(cost)
@@ -3240,12 +3242,13 @@ def noise_for(x0: Tensor, x1: Tensor) -> Tensor:
 def check_p4_pairs() -> None:
     from itertools import permutations
 
-    rng = test_rng("p4-pairs")
-    x0, x1 = normal(rng, 6, 2), 1.5 * normal(rng, 6, 2) + 1
-    orders = torch.tensor(list(permutations(range(6))))
-    costs = (x0[orders] - x1).square().sum((1, 2))
-    best = orders[costs.argmin()]
-    lengths = (x0[orders] - x1).square().sum(2).sqrt().sum(1)
+    rng, orders = test_rng("p4-pairs"), torch.tensor(list(permutations(range(6))))
+    best = lazy = orders[0]
+    while torch.equal(best, best.argsort()) or torch.equal(best, lazy):  # slips must show
+        x0, x1 = normal(rng, 6, 2), 1.5 * normal(rng, 6, 2) + 1
+        costs = (x0[orders] - x1).square().sum((1, 2))
+        lengths = (x0[orders] - x1).square().sum(2).sqrt().sum(1)
+        best, lazy = orders[costs.argmin()], orders[lengths.argmin()]
     check_close(
         "noise_for",
         noise_for(x0, x1),
@@ -3259,7 +3262,7 @@ def check_p4_pairs() -> None:
                 best.argsort()
             ],
             "the cost is made as large as possible": x0[orders[costs.argmax()]],
-            "distances are added and not their squares": x0[orders[lengths.argmin()]],
+            "distances are added and not their squares": x0[lazy],
             "nothing is reordered": x0,
             "each data point takes its nearest noise: noise is used twice": x0[
                 torch.cdist(x1, x0).argmin(1)
