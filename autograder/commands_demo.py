@@ -57,8 +57,14 @@ def _hand_in(context: Context, release: Release, folder: Path) -> list[Entry]:
     write_class(entries, folder, name, context.course, verify / "weights")
     out.print(f"{len(entries)} submissions of {name} in {folder}", soft_wrap=True)
     less = f"; no reference weights here for {', '.join(lost)}" if lost else ""
-    out.print(f"weights are scored on {IMAGES[data]}{less}", soft_wrap=True)
+    told = scored_on(release.source.read_text(encoding="utf-8"), data)
+    out.print(f"weights are scored on {told}{less}", soft_wrap=True)
     return entries
+
+
+def scored_on(master: str, data: str) -> str:
+    """What weights are scored on: test images, or what the tests of this master draw themselves."""
+    return IMAGES[data] if "held_out_images" in master else "data that the tests draw anew"
 
 
 def different(rows: list[Row], entries: list[Entry]) -> list[str]:
