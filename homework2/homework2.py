@@ -1936,7 +1936,7 @@ def spread_levels(r: Tensor, B: int) -> Tensor:
 # %% nbgrader={"grade_id": "p3-spread-test", "grade": true, "points": 1} course={"tests": ["spread_levels"]} cellView="form"
 # @title Visible test, 1 point: their order, their gaps, the number type
 def check_spread() -> None:
-    r = uniform(test_rng("p3-spread"), 1)[0]
+    r = 0.5 + 0.5 * uniform(test_rng("p3-spread"), 1)[0]
     for B in (1, 6, 7):
         expected = torch.stack([(r + b / B) - math.floor(r + b / B) for b in range(B)])
         slips = {
