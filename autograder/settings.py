@@ -59,6 +59,7 @@ class Course:
     letters: dict[str, float] = field(default_factory=dict)
     attendance: float = 0.0  # share of classes below which there is no letter
     exam_questions: int = 2  # marked each on its own; the exam mark is their mean
+    exam_preparation: float = 15.0  # minutes with the ticket before the answers
 
     def homework(self, name: str) -> Homework:
         """The homework called `name`; CourseError when course.yml does not have it."""
@@ -108,6 +109,7 @@ def load_course(path: Path) -> Course:
         letters=_numbers(part.get("letters", {}), "assessment.letters", 0, 100),
         attendance=_attendance(part),
         exam_questions=_questions(part.get("exam", {})),
+        exam_preparation=_preparation(part.get("exam", {})),
     )
 
 
@@ -136,6 +138,11 @@ def _attendance(part: dict[str, Any]) -> float:
 def _questions(entry: Any) -> int:
     _check(isinstance(entry, dict), "assessment.exam", "keys with values", entry)
     return int(_number(entry.get("questions", 2), "assessment.exam.questions", 1, 20))
+
+
+def _preparation(entry: dict[str, Any]) -> float:
+    key = "preparation_minutes"
+    return _number(entry.get(key, 15), f"assessment.exam.{key}", 0, 600)
 
 
 def _late(entry: Any) -> LateRule:
