@@ -1,0 +1,145 @@
+"""How problem 3's weights are scored: two routes to one number, useless networks, limits."""
+
+import math
+
+import homework1_master as master
+import pytest
+import torch
+import torch.nn.functional as F
+
+from homework2.oracles import faces as oracle
+
+CELLS = master.load_master(master.ROOT / "homework2" / "homework2.py")
+
+
+@pytest.fixture(scope="module")
+def space():
+    """The name space of the reference."""
+    return master.start(CELLS)
+
+
+@pytest.fixture(scope="module")
+def net(space):
+    """A trunk with weights at random everywhere, also where training starts at zero."""
+    rng = torch.Generator().manual_seed(0)
+    net = space["make_toy_net"]().requires_grad_(False).eval()
+    for p in net.parameters():
+        p += 0.03 * torch.randn(p.shape, generator=rng)
+    return net
+
+
+def small_faces(n, size=32):
+    """Random small faces and noise for 6 levels."""
+    rng = torch.Generator().manual_seed(1)
+    y = torch.rand(n, 3, size // 4, size // 4, generator=rng) * 2 - 1
+    return y, torch.randn(6, n, 3, size, size, generator=rng)
+
+
+def test_trunks_are_as_small_as_they_say(space):
+    """At most 1.5 million parameters; two files in half precision together below 10 MB."""
+    counts = [
+        sum(p.numel() for p in space[name]().parameters())
+        for name in ("make_toy_net", "make_face_net")
+    ]
+    assert counts[0] < 400_000 and counts[1] < 1_500_000
+    assert 2 * 2 * sum(counts) < 10e6
+
+
+def test_sampler_of_the_grader_and_of_the_reference_agree(space, net):
+    """Euler's method in x / alpha against DDIM by the notebook's functions."""
+    y, noise = small_faces(3)
+    model = lambda x_t, lam, y: space["face_from"](
+        net(space["network_input"](x_t, y), space["level_features"](lam, 16)), x_t, lam, "v"
+    )
+    levels = space["level_at"](torch.linspace(1, 0, 6), 9.0, -9.0)
+    expected = space["draw_faces"](model, y, levels, noise, space["ddim_move"])
+    found = oracle.drawn(net, y, noise[0], steps=6)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert float(expected.std()) > 0.1
+
+
+def test_enlarging_by_the_kernel_and_by_torch_agree():
+    """Oracle: F.interpolate, which image programs agree with."""
+    y, _ = small_faces(2)
+    want = F.interpolate(y, size=(32, 32), mode="bicubic", antialias=True).clamp(-1, 1)
+    torch.testing.assert_close(oracle.enlarge(y, 32), want, rtol=1e-4, atol=1e-5)
+
+
+def test_decibels_and_discrepancy_agree_with_the_reference(space):
+    """The grader's measures and the notebook's, on the same images."""
+    rng = torch.Generator().manual_seed(2)
+    x = torch.rand(4, 3, 16, 16, generator=rng) * 2 - 1
+    near = x + 0.4 * torch.randn(x.shape, generator=rng)
+    assert math.isclose(
+        oracle.decibels(x, near), float(space["psnr"](x, near).mean()), rel_tol=1e-5
+    )
+    a, b = (torch.randn(n, 5, generator=rng, dtype=torch.float64) for n in (7, 9))
+    want = float(space["kernel_discrepancy"](a, b))
+    assert math.isclose(oracle.discrepancy(a.numpy(), b.numpy()), want, rel_tol=1e-9)
+
+
+def perfect(got):
+    """Scores of a sampler that is exactly right."""
+    changes = {"one": got.regression - 3.01, "gain": 2.04, "misfit": 0.001, "spread": 1.0}
+    return got._replace(**changes)
+
+
+@pytest.fixture(scope="module")
+def blurred(space):
+    """Scores of a "sampler" that always answers the enlarged face, and of that as regression."""
+    x = 2 * space["held_out_crops"](8, 32, torch.Generator().manual_seed(3), "toy") - 1
+    y = space["low_res"](x, 4)
+
+    def blur(images, features):  # v whose face is the enlarged small face, at the level's angle
+        angle = math.atan(math.exp(-level[0] / 2))
+        return (math.cos(angle) * images[:, :3] - images[:, 3:]) / math.sin(angle)
+
+    level, numbers = [0.0], oracle.level_numbers
+
+    def remember(value, n):
+        level[0] = value
+        return numbers(value, n)
+
+    oracle.level_numbers = remember
+    try:
+        zero = lambda images, features: torch.zeros_like(images[:, :3])
+        yield oracle.scores(blur, zero, x, y, torch.Generator().manual_seed(4))
+    finally:
+        oracle.level_numbers = numbers
+
+
+def test_a_blurred_face_earns_the_point_for_its_error_only(blurred):
+    """No gain by averaging and no spread; its small copy is near the input."""
+    assert math.isclose(blurred.one, blurred.regression, abs_tol=0.05)
+    assert abs(blurred.gain) < 0.05 and blurred.spread < 0.05
+    assert oracle.points_of(blurred) <= 2
+
+
+def test_limits_hold_theory_and_exclude_what_is_useless(blurred):
+    """A right sampler has all points; each limit alone costs its own."""
+    right = perfect(blurred)
+    assert oracle.points_of(right) == 4
+    for change in (
+        {"one": right.regression + 0.2},
+        {"one": right.regression - 5},
+        *({"gain": 0.5}, {"gain": 3.0}, {"misfit": 0.05}, {"spread": 0.3}, {"spread": 2.0}),
+        {"spread": math.nan},
+    ):
+        assert oracle.points_of(right._replace(**change)) == 3, change
+
+
+def test_an_output_of_another_shape_is_refused():
+    """One image for all must not broadcast."""
+    y, noise = small_faces(2)
+    with pytest.raises(AssertionError, match="expected images"):
+        oracle.drawn(lambda images, features: images[:1, :3], y, noise[0], 2)
+    with pytest.raises(AssertionError, match="expected images"):
+        oracle.regressed(lambda images, features: None, y, 32)
+
+
+def test_points_are_those_that_the_statement_prints():
+    """Problem 3: 33 visible, 14 hidden, 8 by a person; its assembly tasks hold 4."""
+    tests = [c for c in CELLS if c.is_test and c.grade_id.startswith("p3-")]
+    hidden = sum(c.points for c in tests if "BEGIN HIDDEN TESTS" in c.source)
+    assert (sum(c.points for c in tests) - hidden, hidden) == (33, 14)
+    assert sum(c.points for c in tests if c.course.get("depends")) == 4
