@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -47,10 +48,27 @@ _SCHEDULE = (
 )
 
 
+# letters that browsers show by their code only, not by MathML's mathvariant
+_LETTER = re.compile(r'<mi mathvariant="(double-struck|script)">([A-Z])</mi>')
+
+
+def _letter(found: re.Match[str]) -> str:
+    kind, letter = found[1].upper(), found[2]
+    for name in (f"MATHEMATICAL {kind} CAPITAL {letter}", f"{kind} CAPITAL {letter}"):
+        try:
+            return f"<mi>{unicodedata.lookup(name)}</mi>"
+        except KeyError:
+            continue  # some have their older name alone
+    return found[0]
+
+
 def math(text: str) -> Markup:
     """Text, escaped, with MathML for what stands between dollar signs: no script is needed."""
     parts = re.split(r"\$([^$]*)\$", text)
-    shown = [Markup(convert(p)) if k % 2 else escape(p) for k, p in enumerate(parts)]
+    shown = [
+        Markup(_LETTER.sub(_letter, convert(p))) if k % 2 else escape(p)
+        for k, p in enumerate(parts)
+    ]
     return Markup("").join(shown)
 
 

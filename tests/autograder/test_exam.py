@@ -65,6 +65,13 @@ def test_every_formula_is_shown(bank):
         for text in (question.text, *question.answer, *question.follow_ups):
             shown = math(text)
             assert "\\" not in shown and "$" not in shown and "merror" not in shown, text
+        for text in question.answer:
+            assert set(re.findall(r"mathvariant=\"(.+?)\"", math(text))) <= {"normal"}
+    assert (
+        "𝔼" in math(r"$\mathbb E$")
+        and "ℒ" in math(r"$\mathcal L$")
+        and "𝒩" in math(r"$\mathcal N$")
+    )
     assert math("a < b & $x_1$").startswith("a &lt; b &amp; <math")
 
 
