@@ -85,9 +85,9 @@ class Ncsn(nn.Module):
     """Score network for a ladder of levels, s(x, level) = -net(x / sqrt(1 + sigma^2), t) / sigma.
 
     The net sees inputs of one size and predicts the noise, which has size 1 at every level; the
-    division by sigma is from Song and Ermon (2020), sec. 3.2. net(x, t, cond) has span 1, and t is
-    log sigma, 0 at the smallest level of `reach` and 1 at the largest, so that one net can be
-    asked on another ladder: pass the `reach` (smallest, largest) that it was trained on.
+    division by sigma is from Song and Ermon (2020). net(x, t, cond) has span 1; t is log sigma,
+    0 at the smallest level of `reach` and 1 at the largest, so that one net can be asked on
+    another ladder: pass the `reach` (smallest, largest) that it was trained on.
     """
 
     def __init__(self, net: nn.Module, sigmas: Tensor, reach: tuple[float, float] | None = None):

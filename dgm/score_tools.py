@@ -29,7 +29,7 @@ def ladder_excess(sigmas: Tensor, steps: int, ratio: float) -> float:
 
     The exact score at level i is -x / sigma_i^2, a step ratio sigma_i^2, so that each step maps the
     variance v to (1 - ratio / 2)^2 v + ratio sigma_i^2. The start has variance sigma_1^2; 1 would
-    be perfect. The technique for choosing a step is that of Song and Ermon (2020), sec. 3.4.
+    be perfect. Song and Ermon (2020) choose the step of a sampler by this recursion.
     """
     keep, v = (1 - ratio / 2) ** 2, sigmas[0].item() ** 2
     for sigma in sigmas.tolist():

@@ -62,8 +62,8 @@ NET_STEPS = 1000  # updates of each score network in the plane; smoke: 4
 NCSN_STEPS = 3000  # updates of a noise-conditional network in the plane; smoke: 10
 LIVE_STEPS = 20  # digit updates run here, before trained weights are loaded; smoke: 1
 IMAGE_STEPS = 5000  # digit updates of a full training; smoke: 1
-IMAGE_LEVELS = 100  # noise levels of the digit network
-N_IMAGES = 2000  # digits drawn, and test digits they are compared with; smoke: 40
+IMAGE_LEVELS = 100  # noise levels of the digit network; smoke: 10
+N_IMAGES = 1000  # digits drawn, and test digits they are compared with; smoke: 40
 DRAWS = 100_000  # Monte-Carlo draws in statistical claims; smoke: 4000
 CHAINS = 2000  # particles of a sampler in the plane; smoke: 400
 REPEATS = 12  # data sets in the table of bias and variance; smoke: 3
@@ -155,7 +155,7 @@ for ax_e, (name, (log_q, seconds)) in zip(axes_energy[1:], energy_runs.items()):
 fig_energy.tight_layout()
 
 # %% [markdown]
-ENERGY-READING What did it learn, if not a likelihood?
+# ENERGY-READING What did it learn, if not a likelihood?
 #
 # ## 8.2 Score matching: learn the gradient of the log-density, not the density
 #
@@ -514,6 +514,7 @@ noise_ladder = np.geomspace(0.05, 4, 14)
 mse_rows = np.array([denoising_errors(s) for s in noise_ladder])
 assert (abs(mse_rows[:, 0] - mse_rows[:, 2]) < 6 * mse_rows[:, 1]).all()
 
+# %%
 fig_tweedie, axes_tweedie = plt.subplots(1, 3, figsize=(13, 4))
 blurred_trio = x_trio + 0.8 * torch.randn(x_trio.shape, generator=rng, dtype=torch.float64)
 spot = torch.tensor([[0.1, -1.7]]).double()
@@ -962,17 +963,17 @@ for r in (0.2, 0.6, 1.5):
 fig_step, ax_step = plt.subplots(figsize=(7, 3.7))
 ratios = np.linspace(0.05, 2.5, 99)
 best_step = {}
-for (L, T), color in zip(((60, 1), (20, 3), (12, 5), (6, 10), (3, 20)), ("#9db9e8", "#5f87c9", "#27539b", "black", CRITIC)):
+for (L, T), color in zip(((100, 1), (50, 2), (20, 5), (10, 10), (3, 33)), ("#9db9e8", "#5f87c9", "#27539b", "black", CRITIC)):
     excess = np.array([ladder_excess(geometric_sigmas(10.0, 0.05, L), T, r) for r in ratios])
     best_step[L, T] = ratios[excess.argmin()]
     ax_step.plot(ratios, excess, color=color, label=f"L = {L}, T = {T}: best r = {best_step[L, T]:.2f}, {excess.min():.2f}")
 ax_step.plot(ratios, 1 / (1 - ratios / 4), color="grey", ls=":", label="bias of the step alone")
-ax_step.set(xlabel=r"$r$, step over $\sigma^2$", ylabel=r"variance at the end over $\sigma_L^2$", ylim=(0.98, 4), title="60 evaluations for a single point: a best step each")
+ax_step.set(xlabel=r"$r$, step over $\sigma^2$", ylabel=r"variance at the end over $\sigma_L^2$", ylim=(0.98, 4), title="100 evaluations for a single point: a best step each")
 ax_step.legend(fontsize=8)
 fig_step.tight_layout()
 
 # %% [markdown]
-# However sixty evaluations are divided, the best $r$ is between 0.4 and 0.8, far above what one would dare in a single long chain; below 0.3 the chain cannot forget the top of the ladder. The price is noise that is 13 to 41 % too strong in variance at the end, which the last step removes. For a single point fewer levels are better (1.13 against 1.41): it has no modes to merge. How *many* levels a data set needs is not in this closed form; each must hand over to the next a sample that the next one's Langevin can repair, and the finer the structure, the closer they must stand. We take $L=12$, $T=5$ for the digits, and try three levels under "What breaks".
+# However a hundred evaluations are divided, the best $r$ is between 0.3 and 0.63, far above what one would dare in a single long chain; with a much smaller one the chain cannot forget the top of the ladder. The price is noise that is too strong at the end, by 9 to 32 % in variance, which the last step removes. For a single point *few* levels are better: it has no modes to merge. How many levels a data set needs is not in this closed form; each must hand over to the next a sample that the next one's Langevin can repair, and the finer the structure, the closer they must stand. For the digits we take a hundred levels of one step, and try fewer under "What breaks".
 #
 # **The last step.** Samples follow $\color{darkorange}{p_{\sigma_L}}$, data *plus noise*. Tweedie's formula removes it in one evaluation without noise, $x\leftarrow x+\sigma_L^2\,\color{royalblue}{s_\theta}(x,\sigma_L)$ (Jolicoeur-Martineau et al., 2021).
 #
@@ -982,7 +983,7 @@ fig_step.tight_layout()
 # > |---|---|
 # > | **Needs** | $\color{royalblue}{s_\theta}(x,\sigma)$, the ladder, $T$ steps per level, the ratio $r$ |
 # > | **Do** | $x\sim\mathcal N(0,\sigma_1^2I)$; for $i=1..L$, $T$ times: $x\leftarrow x+\tfrac{h_i}2\color{royalblue}{s_\theta}(x,\sigma_i)+\sqrt{h_i}\,z$ with $h_i=r\sigma_i^2$; last, $x\leftarrow x+\sigma_L^2\,\color{royalblue}{s_\theta}(x,\sigma_L)$ |
-# > | **Cost** | $LT+1$ evaluations of the network (60 here, 1,000 in the paper); approximate: the bias is that of the steps and of the network |
+# > | **Cost** | $LT+1$ evaluations of the network (100 on the digits below, 1,000 in the paper); approximate: the bias is that of the steps and of the network |
 # >
 # Here it is at work on the uneven modes, ten levels of six steps, every step a frame. **Predict:** at which $\sigma$ is the mode of a particle decided?
 
@@ -1045,7 +1046,7 @@ assert (mode_rows["plain Langevin, learned"] - true_share).abs().max() > 0.05
 #
 # ### Digits
 #
-# MNIST, scaled to $[-1,1]$; the small U-Net that lectures 8, 9 and 10 share (370,000 parameters), with a hundred levels from $\sigma_1=10$ to $\sigma_L=0.05$. Why these ends? The largest must merge the modes: two digits are about 20 apart in this space of 784 dimensions, and at $\sigma=10$ a noisy digit could have come from many. (Song and Ermon, 2020, take the largest distance between two images; less suffices here.) The smallest must be invisible: 0.05 is two and a half percent of the grey range. Training on a hundred levels and sampling on twelve of them costs nothing: the network hears $\log\sigma$.
+# MNIST, scaled to $[-1,1]$; the small U-Net that lectures 8, 9 and 10 share (370,000 parameters), with a hundred levels from $\sigma_1=10$ to $\sigma_L=0.05$. Why these ends? The largest must merge the modes: two digits are about 20 apart in this space of 784 dimensions, and at $\sigma=10$ a noisy digit could have come from many. (Song and Ermon, 2020, take the largest distance between two images; less suffices here.) The smallest must be invisible: 0.05 is two and a half percent of the grey range. The network hears $\log\sigma$, so it may later be asked on a part of the ladder.
 
 # %%
 mnist, mnist_test = load_images("mnist", train=True), load_images("mnist", train=False)
@@ -1072,7 +1073,7 @@ for loss_now in fit(digit_loss, digit_score, minibatches(digits, 64, digit_rng),
 print(f"{len(digit_losses)} steps here: from {digit_losses[0]:.3f} to {digit_losses[-1]:.3f} per pixel")
 if TRAIN_ALL:
     print(save_weights("lecture08_ncsn.safetensors", digit_ema.average.net))
-digit_weights = None if TRAIN_ALL else load_weights("lecture08_ncsn.safetensors", "0000000000000000000000000000000000000000000000000000000000000000")
+digit_weights = None if TRAIN_ALL else load_weights("lecture08_ncsn.safetensors", "b7be6e2d3041226fdde6406b82df98cbba952986026879f604cfe10babf09d14")
 if digit_weights:
     digit_ema.average.net.load_state_dict(digit_weights)
 digit_model = digit_ema.average.requires_grad_(False)
@@ -1117,12 +1118,10 @@ fig_denoise.tight_layout()
 # %% [markdown]
 # The columns of the three sheets are $\sigma=0.1,0.3,0.6,1,2,4$. Up to $\sigma\approx1$ the network returns *this* digit, at 2 a plausible one, at 4 a blurred mean of many. The exact minimiser returns a *training* digit, always, and on test digits at small noise its loss is far above even the trivial answer's. That is a warning worth a lecture of its own: **the perfect score of the training set only plays back the training set.** That NCSN makes new digits is due to what the network *cannot* represent.
 #
-# Now samples: twelve levels, five steps each, $r$ from the closed form, one last step.
+# Now samples: a hundred levels, *one* Langevin step each, $r$ from the closed form, and one last step.
 
 # %%
-twelve = digit_sigmas[:: (IMAGE_LEVELS - 1) // 11]  # every ninth level of training
-digit_sampler = Ncsn(digit_model.net, twelve, (0.05, 10.0))
-digit_r = float(best_step[12, 5])
+digit_h = float(best_step[100, 1]) * 0.05**2  # the step at the smallest level
 
 
 def draw_digits(n, model, sigmas, steps, step_size, start_scale=10.0):
@@ -1136,10 +1135,9 @@ def draw_digits(n, model, sigmas, steps, step_size, start_scale=10.0):
 
 
 unit = lambda x: ((x + 1) / 2).clamp(0, 1)
-last_step = lambda x: torch.cat([denoise(digit_sampler, part, twelve) for part in x.split(250)])
-raw_digits = draw_digits(N_IMAGES, digit_sampler, twelve, 5, digit_r * twelve[-1].item() ** 2)
+last_step = lambda x: torch.cat([denoise(digit_model, part, digit_sigmas) for part in x.split(250)])
+raw_digits = draw_digits(N_IMAGES, digit_model, digit_sigmas, 1, digit_h)
 clean_digits = last_step(raw_digits)
-quick_digits = last_step(draw_digits(N_IMAGES, digit_sampler, twelve, 1, 0.9 * twelve[-1].item() ** 2))
 
 # %%
 judge_net = digit_net()
@@ -1150,46 +1148,44 @@ digit_floor = Floor(halves.mean().item(), halves.std().item())
 reference = test_features[torch.randperm(len(test_features), generator=rng)[:N_IMAGES]]
 frechet = {
     "test digits (floor)": digit_floor.mean,
-    "60 evaluations, last step": frechet_distance(digit_features(unit(clean_digits), judge_net), reference),
-    "60 evaluations, no last step": frechet_distance(digit_features(unit(raw_digits), judge_net), reference),
-    "12 evaluations, last step": frechet_distance(digit_features(unit(quick_digits), judge_net), reference),
+    "samples, with the last step": frechet_distance(digit_features(unit(clean_digits), judge_net), reference),
+    "samples, without it": frechet_distance(digit_features(unit(raw_digits), judge_net), reference),
+    "test digits with noise 0.05": frechet_distance(digit_features(unit(2 * mnist_test.x[:N_IMAGES] - 1 + 0.05 * torch.randn(N_IMAGES, 1, 28, 28, generator=rng)), judge_net), reference),
 }
 print(f"Frechet distance of digit features, {N_IMAGES} samples against {N_IMAGES} test digits")
 for name, value in frechet.items():
     print(f"{name:32s}{value:8.2f}")
 print("shares of the classes among samples:", " ".join(f"{s:.2f}" for s in class_shares(unit(clean_digits), judge_net)))
 
-fig_digits, axes_digits = plt.subplots(1, 4, figsize=(15, 4.2))
-for ax_d, (images, title) in zip(axes_digits, ((mnist_test.x[:64], "test digits"), (unit(raw_digits), "samples, no last step"), (unit(clean_digits), "samples, last step"), (unit(quick_digits), "12 evaluations, last step"))):
+fig_digits, axes_digits = plt.subplots(1, 3, figsize=(14, 4.9))
+for ax_d, (images, title) in zip(axes_digits, ((mnist_test.x[:64], "test digits"), (unit(raw_digits), "samples, no last step"), (unit(clean_digits), "samples, last step"))):
     show_images(ax_d, images[:64], 8).set_title(title, fontsize=10)
 fig_digits.tight_layout()
 
 # %% [markdown]
 # DIGIT-READING
 #
-# Here is the path of 36 digits, each step a frame, and below it what the network *believes* at each moment, $x+\sigma^2\color{royalblue}{s_\theta}(x,\sigma)$. **Predict:** when can you first read the digits in the beliefs, and when in the samples?
+# Here is the path of 18 digits, every second step a frame, and below it what the network *believes* at each moment, $x+\sigma^2\color{royalblue}{s_\theta}(x,\sigma)$. **Predict:** when can you first read the digits in the beliefs, and when in the samples?
 
 # %%
-digit_T = 5
-slow_sigmas = twelve.repeat_interleave(digit_T)
-slow_sampler = Ncsn(digit_model.net, slow_sigmas, (0.05, 10.0))
-digit_start = 10 * torch.randn(36, 1, 28, 28, generator=rng)
-digit_film = [digit_start, *annealed_langevin(slow_sampler, digit_start, slow_sigmas, 1, digit_r * 0.05**2, rng)]
-beliefs = [x + s**2 * slow_sampler(x, torch.full((36,), min(k, 59))) for k, (x, s) in enumerate(zip(digit_film, [*slow_sigmas.tolist(), 0.05]))]
+digit_start = 10 * torch.randn(18, 1, 28, 28, generator=rng)
+digit_film = [digit_start, *annealed_langevin(digit_model, digit_start, digit_sigmas, 1, digit_h, rng)]
+film_level = lambda k: min(k, IMAGE_LEVELS - 1)
+beliefs = [x + digit_sigmas[film_level(k)].item() ** 2 * digit_model(x, torch.full((18,), film_level(k))) for k, x in enumerate(digit_film)]
 
 
 def draw_digit_frame(ax, k):
     """Frame k: 18 samples, scaled to their level, above what the network believes about them."""
-    s = slow_sigmas[max(k - 1, 0)].item()
-    pair = torch.cat([unit(digit_film[k][:18] / (1 + s)), unit(beliefs[k][:18])])
+    s = digit_sigmas[film_level(2 * k)].item()
+    pair = torch.cat([unit(digit_film[2 * k] / (1 + s)), unit(beliefs[2 * k])])
     show_images(ax, pair, 9).set_title(rf"$\sigma={s:.2f}$", fontsize=9)
 
 
 fig_path, axes_path = plt.subplots(2, 4, figsize=(14, 6.2))
-film_strip(axes_path.flatten(), draw_digit_frame, 61)
+film_strip(axes_path.flatten(), draw_digit_frame, IMAGE_LEVELS // 2 + 1)
 fig_path.suptitle("Upper two rows of each sheet: the chain; lower two: the denoiser's belief", fontsize=11)
 fig_path.tight_layout()
-animate(draw_digit_frame, 61, size=(4.4, 2.4), fps=8, dpi=60, cap=450_000)
+animate(draw_digit_frame, IMAGE_LEVELS // 2 + 1, size=(4.4, 2.4), fps=8, dpi=60, cap=450_000)
 
 # %% [markdown]
 # The belief starts as the mean of all digits, becomes blurred alternatives around $\sigma\approx3$, and has made up its mind at $\sigma\approx1$, long before the sample itself can be read. Coarse to fine, without anybody having programmed it.
@@ -1204,8 +1200,8 @@ from dgm.score_tools import annealed_inpaint
 given = test_digits[[0, 2, 4, 11]].repeat_interleave(7, 0)  # four digits, seven answers each
 upper = torch.zeros(1, 1, 28, 28)
 upper[..., :14, :] = 1
-*_, filled = annealed_inpaint(digit_sampler, given, upper, twelve, digit_T, digit_r * 0.05**2, rng)
-filled = torch.where(upper.bool(), filled, denoise(digit_sampler, filled, twelve))
+*_, filled = annealed_inpaint(digit_model, given, upper, digit_sigmas, 1, digit_h, rng)
+filled = torch.where(upper.bool(), filled, denoise(digit_model, filled, digit_sigmas))
 assert torch.equal((filled * upper), (given * upper))  # known pixels stay
 sheet = torch.cat([torch.cat([given[7 * i : 7 * i + 1], (given * upper - (1 - upper))[7 * i : 7 * i + 1], filled[7 * i : 7 * i + 7]]) for i in range(4)])
 
@@ -1250,27 +1246,27 @@ for step, value in enumerate(fit(lambda x: ism_loss(greedy, x).mean(), greedy, i
         greedy_curves[1].append(ism_loss(greedy, many_points).mean().item())
 
 # %% [markdown]
-# **(d) Wrong ladders, on digits.** The same network, and about sixty evaluations, each time: the same small step at all levels (no $\sigma^2$); three levels only; and no ladder at all, plain Langevin at the smallest level from moderate noise. **Predict** the pictures.
+# **(d) Wrong ladders, on digits.** The same network, and about a hundred evaluations, each time: twelve levels; three; no ladder at all, plain Langevin at the smallest level from moderate noise; and a hundred levels with the same small step at all of them (no $\sigma^2$). **Predict** the pictures.
 
 # %%
-three_levels = digit_sigmas[[0, IMAGE_LEVELS // 2, IMAGE_LEVELS - 1]]
-three_sampler = Ncsn(digit_model.net, three_levels, (0.05, 10.0))
+few_levels = {L: digit_sigmas[torch.linspace(0, IMAGE_LEVELS - 1, L).round().long()] for L in (3, 12)}
 same_step = 10 * torch.randn(24, 1, 28, 28, generator=rng)
-for i in range(len(twelve)):  # one level at a time, so that the step is not scaled
-    one_level = Ncsn(digit_model.net, twelve[i : i + 1], (0.05, 10.0))
-    *_, same_step = annealed_langevin(one_level, same_step, twelve[i : i + 1], digit_T, digit_r * 0.05**2, rng)
-plain_sampler = Ncsn(digit_model.net, twelve[-1:], (0.05, 10.0))
+for i in range(IMAGE_LEVELS):  # one level at a time, so that the step is not scaled
+    one_level = Ncsn(digit_model.net, digit_sigmas[i : i + 1], (0.05, 10.0))
+    *_, same_step = annealed_langevin(one_level, same_step, digit_sigmas[i : i + 1], 1, digit_h, rng)
+ladder = lambda sigmas: Ncsn(digit_model.net, sigmas, (0.05, 10.0))
 wrong_ladders = {
-    "12 levels, steps scaled (right)": clean_digits[:24],
-    "same step at all levels": last_step(same_step),
-    "three levels of 20 steps": last_step(draw_digits(24, three_sampler, three_levels, 20, float(best_step[3, 20]) * 0.05**2)),
-    "no ladder: 60 steps at the end": last_step(draw_digits(24, plain_sampler, twelve[-1:], 60, digit_r * 0.05**2, 1.0)),
+    "100 levels (right)": clean_digits[:24],
+    "12 levels of 8 steps": last_step(draw_digits(24, ladder(few_levels[12]), few_levels[12], 8, 0.5 * 0.05**2)),
+    "3 levels of 33 steps": last_step(draw_digits(24, ladder(few_levels[3]), few_levels[3], 33, float(best_step[3, 33]) * 0.05**2)),
+    "no ladder": last_step(draw_digits(24, ladder(digit_sigmas[-1:]), digit_sigmas[-1:], 100, 0.5 * 0.05**2, 1.0)),
+    "one step size for all": last_step(same_step),
 }
 
 # %%
 fig_break = plt.figure(figsize=(14, 6.6), layout="constrained")
 upper_part, lower_part = fig_break.subfigures(2, 1, height_ratios=(1.35, 1))
-axes_break, axes_wrong = upper_part.subplots(1, 3), lower_part.subplots(1, 4)
+axes_break, axes_wrong = upper_part.subplots(1, 3), lower_part.subplots(1, 5)
 for (name, values), color in zip(level_error.items(), (MODEL, CRITIC)):
     axes_break[0].loglog(plane_sigmas, [100 * v for v in values], "o-", color=color, label=name)
 axes_break[0].set(xlabel=r"level $\sigma$", ylabel="% of the score's square left", title="(a) Unweighted: large levels are forgotten")
@@ -1284,7 +1280,7 @@ axes_break[2].set(xlabel="step", ylabel="implicit loss", title="(c) 60 points: d
 for ax_b in axes_break:
     ax_b.legend(fontsize=8)
 for ax_w, (name, images) in zip(axes_wrong, wrong_ladders.items()):
-    show_images(ax_w, unit(images), 8).set_title(f"(d) {name}", fontsize=10)
+    show_images(ax_w, unit(images), 6).set_title(f"(d) {name}", fontsize=10)
 
 # %% [markdown]
 # (a) The term of the smallest level is thousands of times larger than that of the largest, so the network spends itself on it and the top of the ladder, where the weights of the modes are decided, is poor. (b) The minimum is at $\lambda=0$, a field that has nothing to do with the data: the neglected boundary term is $p(0)\,s(0)=-\lambda$, exactly what is missing. Images have such boundaries at black and white; noise removes them. (c) The
