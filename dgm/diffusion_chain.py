@@ -9,7 +9,7 @@ from torch import Tensor
 from dgm.draws import normal
 
 
-class Chain(NamedTuple):
+class ExactChain(NamedTuple):
     """A hierarchical model with a fixed encoder of T levels; see `chain_log_weight`."""
 
     beta: Tensor  # (T,)
@@ -17,7 +17,7 @@ class Chain(NamedTuple):
     decode: Callable  # z_0 -> mean and standard deviation of x
 
 
-def exact_chain(T: int, law: Callable, mean: Tensor, var: float) -> Chain:
+def exact_chain(T: int, law: Callable, mean: Tensor, var: float) -> ExactChain:
     """An encoder that ends in pure noise, and its exact reversal for data N(mean, var I).
 
     law is `reverse_law`: (x_t, ab_t, ab_s, mean, var) -> mean and variance of x_s. mean (D,).
@@ -31,7 +31,7 @@ def exact_chain(T: int, law: Callable, mean: Tensor, var: float) -> Chain:
         return moments.mean, moments.var.sqrt()
 
     nets = [lambda z, t=t: net(z, t) for t in range(T)]
-    return Chain(beta, nets[1:], nets[0])
+    return ExactChain(beta, nets[1:], nets[0])
 
 
 def encode_chain(x: Tensor, beta: Tensor, rng: torch.Generator) -> list[Tensor]:

@@ -40,6 +40,7 @@
 import math
 import time
 from functools import partial
+from itertools import accumulate
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,6 +51,7 @@ from torch.distributions import Normal, kl_divergence
 
 from dgm.checks import check_close, check_named, check_that, test_rng
 from dgm.ddim import ddim_times
+from dgm.diffusion_chain import encode_chain, exact_chain
 from dgm.denoisers import isotropic_gmm, mixture_denoiser
 from dgm.diffusion import Moments, linear_alpha_bar
 from dgm.draws import normal
@@ -65,7 +67,7 @@ plt.rcParams["figure.dpi"] = 70
 SEED = 0
 LINE_DRAWS = 20_000  # samples on the line; smoke: 500
 PLANE_DRAWS = 2000  # samples of each sampler in the plane; smoke: 200
-DIGIT_STEPS = 3000  # training steps of the network for digits; smoke: 5
+DIGIT_STEPS = 2400  # training steps of the network for digits; smoke: 5
 DIGIT_DRAWS = 1000  # samples of each row of the digit table; smoke: 30
 
 # %%
@@ -125,33 +127,21 @@ def check_chain():
         d_x0, d_eps = torch.autograd.grad(x, (x0, eps), retain_graph=True)
         signal.append(d_x0[0]), var.append(d_eps.square().sum())
     signal, var = torch.stack(signal), torch.stack(var)
-
-    def wrong(step):
-        v, out = torch.zeros(()).double(), []
-        for a_t, b_t in zip(a, b):
-            v = step(v, a_t, b_t)
-            out.append(v)
-        return torch.stack(out)
-
+    wrong = lambda step: torch.stack(list(accumulate(zip(a, b), lambda v, ab: step(v, *ab), initial=torch.zeros(()).double()))[1:])
     got = chain_law(a, b)
     check_named("chain_law", got, ChainLaw)
     slips = {
-        "it is squared: alpha_bar is the square of the signal": signal**2,
-        "the levels are off by one: entry 0 leads from the data to level 0": torch.cat([one, signal[:-1]]),
-        "only the last step counts, not all up to it": a,
-        "the a's are added, not multiplied": a.cumsum(0),
+        "it is squared: alpha_bar is the square of the signal": signal**2, "the levels are off by one: entry 0 leads from the data to level 0": torch.cat([one, signal[:-1]]),
+        "only the last step counts, not all up to it": a, "the a's are added, not multiplied": a.cumsum(0),
     }
     check_close("signal", got.signal, signal, slips, "T", "d x_t / d x_0")
     slips = {
-        "it is the standard deviation": var.sqrt(),
-        "the noise of older steps is not shrunk by the later a's": (b**2).cumsum(0),
-        "the old variance is multiplied by a, not by its square": wrong(lambda v, a, b: a * v + b**2),
-        "b is not squared": wrong(lambda v, a, b: a**2 * v + b),
-        "standard deviations are added, not variances": wrong(lambda v, a, b: (a.abs() * v.sqrt() + b.abs()) ** 2),
-        "it is taken for 1 - signal^2, which holds only if a^2 + b^2 = 1": 1 - signal**2,
+        "it is the standard deviation": var.sqrt(), "the noise of older steps is not shrunk by the later a's": (b**2).cumsum(0),
+        "the old variance is multiplied by a, not by its square": wrong(lambda v, a, b: a * v + b**2), "b is not squared": wrong(lambda v, a, b: a**2 * v + b),
+        "standard deviations are added, not variances": wrong(lambda v, a, b: (a.abs() * v.sqrt() + b.abs()) ** 2), "it is taken for 1 - signal^2, which holds only if a^2 + b^2 = 1": 1 - signal**2,
     }
     check_close("var", got.var, var, slips, "T", "a_t^2 times the old variance, plus b_t^2")
-    cut = chain_law(torch.tensor([0.5, 0.0, 2.0]).double(), torch.ones(3).double())
+    cut = chain_law(torch.tensor([0.5, 0.0, 2.0]).double(), torch.ones(3).double())  # a = 0 on the way
     check_close("var where a chain forgets everything (a = 0)", cut.var, torch.tensor([1.0, 1.0, 5.0]).double(), look="a division by a")
 
 
@@ -197,21 +187,15 @@ def check_rate():
     info, got = rate - gap, rate_parts(ab, var)
     check_named("rate_parts", got, RateParts)
     slips = {
-        "it is the whole rate": rate,
-        "the logarithm lost its 1/2": 2 * info,
-        "the variance of the data is left out": -0.5 * (1 - ab).log(),
-        "the noise is left out of Var x_t": 0.5 * ((ab * var) / (1 - ab)).log(),
-        "var is taken for a standard deviation": 0.5 * ((ab * var**2 + 1 - ab) / (1 - ab)).log(),
+        "it is the whole rate": rate, "the logarithm lost its 1/2": 2 * info, "the variance of the data is left out": -0.5 * (1 - ab).log(),
+        "the noise is left out of Var x_t": 0.5 * ((ab * var) / (1 - ab)).log(), "var is taken for a standard deviation": 0.5 * ((ab * var**2 + 1 - ab) / (1 - ab)).log(),
         "it is half the signal-to-noise ratio: log(1 + r) is not r": 0.5 * ab * var / (1 - ab),
     }
     check_close("info", got.info, info, slips, "5", "1/2 log Var x_t / Var(x_t | x_0)")
     slips = {
-        "it is the whole rate": rate,
-        "the variance of the data is left out: then there is no gap at all": 0 * ab,
-        "the KL is taken the other way round": kl_divergence(Normal(0.0, 1.0), Normal(0 * ab, total.sqrt())),
-        "the 1/2 is missing": 2 * gap,
-        "the logarithm of the standard deviation stands where that of the variance belongs": 0.5 * (total - 1 - 0.5 * total.log()),
-        "the 1 is not subtracted": gap + 0.5,
+        "it is the whole rate": rate, "the variance of the data is left out: then there is no gap at all": 0 * ab,
+        "the KL is taken the other way round": kl_divergence(Normal(0.0, 1.0), Normal(0 * ab, total.sqrt())), "the 1/2 is missing": 2 * gap,
+        "the logarithm of the standard deviation stands where that of the variance belongs": 0.5 * (total - 1 - 0.5 * total.log()), "the 1 is not subtracted": gap + 0.5,
     }
     check_close("gap", got.gap, gap, slips, "5", "1/2 (v - 1 - log v) with v = Var x_t")
 
@@ -291,25 +275,18 @@ def check_reverse():
     check_named("reverse_law", got, Moments)
     gain = alpha.sqrt() * (ab_s * var + 1 - ab_s) / (ab_t * var + 1 - ab_t)
     slips = {
-        "alpha_bar_t stands where alpha = ab_t / ab_s belongs": joint(ab_t, var)[0],
-        "the data are taken for a point: var is not used": joint(alpha, 0.0)[0],
-        "var is taken for a standard deviation": joint(alpha, var**2)[0],
-        "the mean of x_t is not subtracted from x_t": ab_s.sqrt() * mean + gain * x_t,
-        "the mean of x_s is forgotten": gain * (x_t - ab_t.sqrt() * mean),
-        "the mean of the data is not scaled by sqrt(ab_s)": mean + gain * (x_t - ab_t.sqrt() * mean),
+        "alpha_bar_t stands where alpha = ab_t / ab_s belongs": joint(ab_t, var)[0], "the data are taken for a point: var is not used": joint(alpha, 0.0)[0],
+        "var is taken for a standard deviation": joint(alpha, var**2)[0], "the mean of x_t is not subtracted from x_t": ab_s.sqrt() * mean + gain * x_t,
+        "the mean of x_s is forgotten": gain * (x_t - ab_t.sqrt() * mean), "the mean of the data is not scaled by sqrt(ab_s)": mean + gain * (x_t - ab_t.sqrt() * mean),
         "the step is taken back without the noise: x_t / sqrt(alpha)": x_t / alpha.sqrt(),
     }
     check_close("mean", got.mean, expected, slips, "B, D", "mean_s + gain (x_t - mean_t)")
     slips = {
-        "it is the standard deviation": v.sqrt(),
-        "it is the posterior's: how little x_t says about x_0 is forgotten": joint(alpha, 0.0)[1],
-        "it is beta of the step": 1 - alpha,
-        "alpha_bar_t stands where alpha = ab_t / ab_s belongs": joint(ab_t, var)[1],
-        "nothing is subtracted: it is the variance of x_s": ab_s * var + 1 - ab_s,
+        "it is the standard deviation": v.sqrt(), "it is the posterior's: how little x_t says about x_0 is forgotten": joint(alpha, 0.0)[1], "it is beta of the step": 1 - alpha,
+        "alpha_bar_t stands where alpha = ab_t / ab_s belongs": joint(ab_t, var)[1], "nothing is subtracted: it is the variance of x_s": ab_s * var + 1 - ab_s,
     }
     check_close("var", got.var, v, slips, "", "Var x_s - gain Cov(x_s, x_t)")
-    point = reverse_law(x_t, ab_t, ab_s, mean, 0.0)
-    for name, a, b in zip(Moments._fields, point, bayes(x_t, mean, ab_t, ab_s)):
+    for name, a, b in zip(Moments._fields, reverse_law(x_t, ab_t, ab_s, mean, 0.0), bayes(x_t, mean, ab_t, ab_s)):
         check_close(f"{name} for data that are a point", a, b)
     data = reverse_law(x_t, ab_t, one[0], mean, var)
     check_close("var of the last step, to the data", data.var, joint(ab_t, var, one[0])[1], look="ab_s = 1 must be allowed")
@@ -334,7 +311,7 @@ ax_3.legend(fontsize=8);
 # $$
 # \log w=\log p(z_{T-1})+\sum_{t=0}^{T-2}\log p(z_t\mid z_{t+1})+\log p(x\mid z_0)-\sum_{t=0}^{T-1}\log q(z_t\mid z_{t-1}),\qquad z_{-1}=x .
 # $$
-# The cell below is after a real defect in the public code of a textbook (its deep diffusion model): it has two. We run it on a model that is exact: data $\mathcal N(0.3,0.25)$, steps from *your* task 3, a last $\beta$ of 1. Then the model's posterior *is* the encoder, and $\log w$ must equal $\log p(x)$ for every draw. Read the printed table: which defect is seen from which $T$ on? Then write the function as its contract says.
+# The cell below is after a real defect in the public code of a textbook (its deep diffusion model): it has two. We run it on a model that is exact (`exact_chain`, in the set-up): data $\mathcal N(0.3,0.25)$, steps from *your* task 3, a last $\beta$ of 1. Then the model's posterior *is* the encoder, and $\log w$ must equal $\log p(x)$ for every draw. Read the printed table: which defect is seen from which $T$ on? Then write the function as its contract says.
 #
 # <details><summary>Hint</summary>
 #
@@ -349,9 +326,6 @@ ax_3.legend(fontsize=8);
 # (a) The encoder has no parameters, so $\log q$ is a constant of the training: the second defect leaves every gradient right and every reported bound wrong (here by a nat at $T=2$, and too *low*, so nobody suspects that something was won by cheating). The first teaches the network that sees $z_{t+1}$ to answer with another level, and sampling then uses it for its own: the samples are spoilt.
 # (b) One loss costs $T$ network calls, one after the other where the encoder is trained, since $z_t$ needs $z_{t-1}$; and the gradient must be carried back through all draws. With task 1 one random level is an unbiased estimate of the sum for one call. That, and not the bound, is what makes $T=1000$ possible.
 # </details>
-
-# %%
-from dgm.diffusion_chain import Chain, encode_chain, exact_chain  # show
 
 # %%
 def suspect_log_weight(x, zs, beta, nets, decode):
@@ -399,22 +373,19 @@ def check_chain_weight():
         q = [log_n(ladder[t + 1], (1 - beta[t]).sqrt() * ladder[t], beta[t].sqrt()) for t in range(T)]
         p = [log_n(zs[t], *nets[t](zs[t + 1])) for t in range(T - 1)]
         top, ends = log_n(zs[-1], 0.0, 1.0), log_n(x, *decode(zs[0]))
+        expected = top + ends + sum(p) - sum(q)
         own = [log_n(z, (1 - b).sqrt() * z, b.sqrt()) for z, b in zip(zs, beta)]
         crossed = [log_n(zs[t], *nets[T - 2 - t](zs[T - 1 - t])) for t in range(T - 1)]
         slips = {
-            "both defects are still there": top + ends + sum(crossed) - sum(own),
-            "the laws are in order, but the mean of q(z_t | z_{t-1}) is still made of z_t": top + ends + sum(p) - sum(own),
-            "q is right, but the laws still come in the reverse order": top + ends + sum(crossed) - sum(q),
-            "the prior of the top level is forgotten": ends + sum(p) - sum(q),
-            "log p(x | z_0) is forgotten": top + sum(p) - sum(q),
-            "log q has the wrong sign": top + ends + sum(p) + sum(q),
-            "log q is left out": top + ends + sum(p),
+            "both defects are still there": top + ends + sum(crossed) - sum(own), "the laws are in order, but the mean of q(z_t | z_{t-1}) is still made of z_t": top + ends + sum(p) - sum(own),
+            "q is right, but the laws still come in the reverse order": top + ends + sum(crossed) - sum(q), "the prior of the top level is forgotten": ends + sum(p) - sum(q),
+            "log p(x | z_0) is forgotten": top + sum(p) - sum(q), "log q has the wrong sign": top + ends + sum(p) + sum(q), "log q is left out": top + ends + sum(p),
             "the mean of q is not multiplied by sqrt(1 - beta)": top + ends + sum(p) - sum(log_n(ladder[t + 1], ladder[t], beta[t].sqrt()) for t in range(T)),
             "beta is taken for a standard deviation": top + ends + sum(p) - sum(log_n(ladder[t + 1], (1 - beta[t]).sqrt() * ladder[t], beta[t]) for t in range(T)),
-            "coordinates are averaged": (top + ends + sum(p) - sum(q)) / 2,
+            "coordinates are averaged": expected / 2,
         }
-        slips = {text: value for text, value in slips.items() if not torch.allclose(value, top + ends + sum(p) - sum(q))}
-        check_close(f"chain_log_weight, T = {T}", chain_log_weight(x, zs, beta, nets, decode), top + ends + sum(p) - sum(q), slips, "B", "the formula, term by term, for T = 2")
+        slips = {text: value for text, value in slips.items() if not torch.allclose(value, expected)}
+        check_close(f"chain_log_weight, T = {T}", chain_log_weight(x, zs, beta, nets, decode), expected, slips, "B", "the formula, term by term, for T = 2")
         beta, nets, decode = exact_chain(T, law, centre, 0.25)
         check_close(f"chain_log_weight of the exact chain, T = {T}", chain_log_weight(x, zs, beta, nets, decode), Normal(0.3, 0.5).log_prob(x).sum(1), axes="B")
 
@@ -449,12 +420,8 @@ def one_level():
     return (clock_net(law_4.signal[t] * clock_x + law_4.var[t].sqrt() * eps) - eps).square().mean()
 
 
-def whole_chain(T):
-    """Minus your bound, with one small network for all levels."""
-    beta = steady_4[:T]
-    return -chain_log_weight(clock_x, encode_chain(clock_x, beta, rng), beta, [clock_law] * (T - 1), clock_law).mean()
-
-
+# minus your bound, with one small network for all levels
+whole_chain = lambda T: -chain_log_weight(clock_x, encode_chain(clock_x, steady_4[:T], rng), steady_4[:T], [clock_law] * (T - 1), clock_law).mean()
 lengths_4 = [4, 16, 64, 256]
 fig_4, ax_4 = plt.subplots(figsize=(5.6, 3.3))
 ax_4.loglog(lengths_4, [seconds(lambda: whole_chain(T)) for T in lengths_4], "o-", color=CRITIC, label="whole chain")
@@ -498,25 +465,19 @@ def check_weights():
     check_named("elbo_weights", got, ElboWeights)
     snr, low = ab / (1 - ab), ab[1:]
     slips = {
-        "the 1/2 is missing": 2 * weights["x0"],
-        "it is the wrong way round: the ratio falls with t": -weights["x0"],
-        "the ratio of standard deviations is used": 0.5 * (snr[:-1].sqrt() - snr[1:].sqrt()),
-        "the drop of log SNR is used": 0.5 * (snr[:-1].log() - snr[1:].log()),
+        "the 1/2 is missing": 2 * weights["x0"], "it is the wrong way round: the ratio falls with t": -weights["x0"],
+        "the ratio of standard deviations is used": 0.5 * (snr[:-1].sqrt() - snr[1:].sqrt()), "the drop of log SNR is used": 0.5 * (snr[:-1].log() - snr[1:].log()),
         "alpha_bar is used for the ratio": 0.5 * (ab[:-1] - ab[1:]),
     }
     check_close("x0", got.x0, weights["x0"], slips, "T - 1", "half the drop in SNR")
     slips = {
-        "it is the weight of x0": weights["x0"],
-        "the factor is upside down": weights["x0"] * low / (1 - low),
-        "the factor is not squared: the error enters squared": weights["x0"] * ((1 - low) / low).sqrt(),
-        "alpha_bar of the level before is used": weights["x0"] * (1 - ab[:-1]) / ab[:-1],
+        "it is the weight of x0": weights["x0"], "the factor is upside down": weights["x0"] * low / (1 - low),
+        "the factor is not squared: the error enters squared": weights["x0"] * ((1 - low) / low).sqrt(), "alpha_bar of the level before is used": weights["x0"] * (1 - ab[:-1]) / ab[:-1],
         "only alpha_bar is divided by, the noise's share is missing": weights["x0"] / low,
     }
     check_close("eps", got.eps, weights["eps"], slips, "T - 1", "error in x0 = sqrt((1 - ab) / ab) times the error in eps")
     slips = {
-        "it is the weight of x0": weights["x0"],
-        "it is the weight of eps": weights["eps"],
-        "the factor is alpha_bar: v enters x0 with sqrt(1 - ab)": weights["x0"] * low,
+        "it is the weight of x0": weights["x0"], "it is the weight of eps": weights["eps"], "the factor is alpha_bar: v enters x0 with sqrt(1 - ab)": weights["x0"] * low,
         "the factor is not squared": weights["x0"] * (1 - low).sqrt(),
     }
     check_close("v", got.v, weights["v"], slips, "T - 1", "error in x0 = sqrt(1 - ab) times the error in v")
@@ -630,31 +591,25 @@ def check_step():
     x0_hat, beta = (x_t - (1 - ab_t).sqrt() * eps_hat) / ab_t.sqrt(), 1 - ab_t / ab_s
     mean, tilde = bayes(x_t, x0_hat, ab_t, ab_s)
 
-    def formula(var, added, signal=ab_s.sqrt(), x0=x0_hat):
-        return signal * x0 + (1 - ab_s - var).sqrt() * eps_hat + added * noise
-
+    root = ab_s.sqrt()
+    formula = lambda var, added, signal=root, x0=x0_hat: signal * x0 + (1 - ab_s - var).sqrt() * eps_hat + added * noise
     for eta in (1.0, 0.0, 0.5):
-        var = eta**2 * tilde
-        expected = formula(var, var.sqrt())
+        var, expected = eta**2 * tilde, formula(eta**2 * tilde, eta * tilde.sqrt())
         slips = {
             "the direction is not shortened by sigma^2": formula(0 * var, var.sqrt()),
-            "eta stands outside the square: sigma^2 = eta times the posterior's variance": formula(eta * tilde, (eta * tilde).sqrt()),
-            "eta does nothing: it is always 1": formula(tilde, tilde.sqrt()),
-            "eta does nothing: it is always 0": formula(0 * var, 0 * var),
-            "the noise is multiplied by the variance, not by its root": formula(var, var),
+            "eta stands outside the square: sigma^2 = eta times the posterior's variance": formula(eta * tilde, (eta * tilde).sqrt()), "eta does nothing: it is always 1": formula(tilde, tilde.sqrt()),
+            "eta does nothing: it is always 0": formula(0 * var, 0 * var), "the noise is multiplied by the variance, not by its root": formula(var, var),
             "sigma^2 is eta^2 times beta: the factor (1 - ab_s) / (1 - ab_t) is missing": formula(eta**2 * beta, eta * beta.sqrt()),
             "the added noise has the variance of `large`, although it is not set": formula(var, eta * beta.sqrt()),
             "the factor in sigma^2 is upside down": formula(var * ((1 - ab_t) / (1 - ab_s)) ** 2, var.sqrt() * (1 - ab_t) / (1 - ab_s)),
-            "x0_hat is multiplied by sqrt(ab_t), not by sqrt(ab_s)": formula(var, var.sqrt(), ab_t.sqrt()),
-            "x0_hat is multiplied by ab_s, not by its root": formula(var, var.sqrt(), ab_s),
+            "x0_hat is multiplied by sqrt(ab_t), not by sqrt(ab_s)": formula(var, var.sqrt(), ab_t.sqrt()), "x0_hat is multiplied by ab_s, not by its root": formula(var, var.sqrt(), ab_s),
             "x0_hat is not divided by sqrt(ab_t)": formula(var, var.sqrt(), x0=x0_hat * ab_t.sqrt()),
         }
         slips = {text: value for text, value in slips.items() if not torch.allclose(value, expected)}
         check_close(f"eta_step at eta = {eta:g}", eta_step(x_t, eps_hat, ab_t, ab_s, noise, eta), expected, slips, "like x_t")
     check_close("eta_step at eta = 1 without noise", eta_step(x_t, eps_hat, ab_t, ab_s, 0 * noise, 1.0), mean, look="the mean of q(x_s | x_t, x_0 = x0_hat)")
     slips = {
-        "the larger variance also shortens the direction": formula(beta, beta.sqrt()),
-        "`large` does nothing": formula(tilde, tilde.sqrt()),
+        "the larger variance also shortens the direction": formula(beta, beta.sqrt()), "`large` does nothing": formula(tilde, tilde.sqrt()),
         "the noise is multiplied by the variance, not by its root": formula(tilde, beta),
     }
     check_close("eta_step, large", eta_step(x_t, eps_hat, ab_t, ab_s, noise, 1.0, True), formula(tilde, beta.sqrt()), slips, "like x_t", "mean of the posterior, plus sqrt(1 - ab_t / ab_s) noise")
@@ -725,12 +680,8 @@ from dgm.diffusion_seminar import output_variance  # task
 # @title Check of task 8: samples' coefficients by autograd, and a step that is not yours
 def check_output():
     """The output is linear in the start and in all noise: autograd finds every coefficient; the variance is the sum of squares."""
-    levels = torch.tensor([0.01, 0.1, 0.5, 0.9, 1.0]).double()
-    var = 0.3
-
-    def toy(x_t, eps_hat, ab_t, ab_s, noise):  # no sampler, but affine
-        return 0.9 * x_t - (0.2 + ab_s) * eps_hat + (1.1 - ab_t) * noise
-
+    levels, var, probe = torch.tensor([0.01, 0.1, 0.5, 0.9, 1.0]).double(), 0.3, torch.eye(2).double()
+    toy = lambda x_t, eps_hat, ab_t, ab_s, noise: 0.9 * x_t - (0.2 + ab_s) * eps_hat + (1.1 - ab_t) * noise  # no sampler, but affine
     noise = torch.zeros(5).double().requires_grad_()  # the start, then one number for each step
     x = noise[0]
     for k, (ab_t, ab_s) in enumerate(zip(levels, levels[1:])):
@@ -741,21 +692,16 @@ def check_output():
     def wrong(net, join, start=1.0):
         total = torch.tensor(start).double()
         for ab_t, ab_s in zip(levels, levels[1:]):
-            gain, spread = toy(torch.eye(2).double()[0], net(ab_t) * torch.eye(2).double()[0], ab_t, ab_s, torch.eye(2).double()[1])
-            total = join(gain, spread, total)
+            total = join(*toy(probe[0], net(ab_t) * probe[0], ab_t, ab_s, probe[1]), total)
         return total
 
     net = lambda ab: (1 - ab).sqrt() / (ab * var + 1 - ab)
     good = lambda g, c, v: g**2 * v + c**2
     slips = {
-        "it is the standard deviation": expected.sqrt(),
-        "the gain is not squared": wrong(net, lambda g, c, v: g * v + c**2),
-        "the noise's factor is not squared": wrong(net, lambda g, c, v: g**2 * v + c),
-        "the noise is left out": wrong(net, lambda g, c, v: g**2 * v),
-        "only the last step counts": wrong(net, lambda g, c, v: g**2 + c**2),
-        "it starts from 0, not from the variance 1 of the start": wrong(net, good, 0.0),
-        "it starts from the variance of the data": wrong(net, good, var),
-        "the network is that of data of variance 1": wrong(lambda ab: (1 - ab).sqrt(), good),
+        "it is the standard deviation": expected.sqrt(), "the gain is not squared": wrong(net, lambda g, c, v: g * v + c**2),
+        "the noise's factor is not squared": wrong(net, lambda g, c, v: g**2 * v + c), "the noise is left out": wrong(net, lambda g, c, v: g**2 * v),
+        "only the last step counts": wrong(net, lambda g, c, v: g**2 + c**2), "it starts from 0, not from the variance 1 of the start": wrong(net, good, 0.0),
+        "it starts from the variance of the data": wrong(net, good, var), "the network is that of data of variance 1": wrong(lambda ab: (1 - ab).sqrt(), good),
         "the network returns x0_hat, not eps_hat": wrong(lambda ab: ab.sqrt() * var / (ab * var + 1 - ab), good),
         "the root over 1 - ab is missing in the network": wrong(lambda ab: (1 - ab) / (ab * var + 1 - ab), good),
         "the network sees no eps: eps_hat = x_t": wrong(lambda ab: torch.ones(()).double(), good),
@@ -794,8 +740,10 @@ ax_8.legend(fontsize=8);
 #
 # <details><summary>Answer</summary>
 #
-# Slopes $-1$ and $-2$: doubling the steps halves DDIM's error, and quarters that of the line. With levels even in $t$ the last steps are enormous in $\lambda$ ($\bar\alpha$ runs up to 1), and a line drawn through two close points is continued far beyond them: extrapolation punishes uneven steps (red).
+# The slopes are $-1$ and $-2$: doubling the steps halves DDIM's error, and quarters that of the line. With levels even in $t$ the last steps are enormous in $\lambda$ ($\bar\alpha$ runs up to 1), and a line drawn through two close points is continued far beyond them: extrapolation punishes uneven steps (red).
 # </details>
+#
+# **Metric table.** The two moons, whose perfect denoiser is a mixture's. Left, the sliced Wasserstein distance between 2,000 samples and 2,000 data points, by number of network calls; the floor is the distance of two samples of data. Right, the share of samples at places where the exact density is at least what 99 % of the data have. **Before you run it:** will the two halves rank the samplers alike?
 
 # %%
 from dgm.diffusion_seminar import extrapolate  # task
@@ -866,9 +814,6 @@ for name, (way, color) in ways_9.items():
 ax_9.set(xlabel="network calls", ylabel="error of the ODE", title="A line through two old answers: one more order")
 ax_9.legend(fontsize=8);
 
-# %% [markdown]
-# **Metric table.** The two moons, whose perfect denoiser is a mixture's. Left, the sliced Wasserstein distance between 2,000 samples and 2,000 data points, by number of network calls; the floor is the distance of two samples of data. Right, the share of samples at places where the exact density is at least what 99 % of the data have. **Before you run it:** will the two halves rank the samplers alike?
-
 # %% tags=["expected"]
 moons = ZOO["two_moons"]
 moon_law = isotropic_gmm(moons.means, moons.sigma, moons.weights)
@@ -938,15 +883,10 @@ def check_loss():
     shown = torch.tensor([10, 1, 10, 1, 5])
     expected, kept = by_hand(root, rest, shown), label.clone()
     slips = {
-        "no label is dropped": by_hand(root, rest, label),
-        "`drop` is read the other way round: what should stay is dropped": by_hand(root, rest, torch.tensor([3, 10, 4, 10, 10])),
-        "dropped labels become 0, which is a digit": by_hand(root, rest, torch.tensor([0, 1, 0, 1, 5])),
-        "the target is x0, not eps": by_hand(root, rest, shown, x0),
-        "alpha_bar is used without its root": by_hand(lambda a: a, lambda a: 1 - a, shown),
-        "the factors of signal and noise have changed places": by_hand(rest, root, shown),
-        "it is a sum over the pixels": expected * 4,
-        "it is one number for the batch": expected.mean(),
-        "it is not squared": by_hand(root, rest, shown, None, lambda r: r.sqrt().flatten(1).mean(1)),
+        "no label is dropped": by_hand(root, rest, label), "`drop` is read the other way round: what should stay is dropped": by_hand(root, rest, torch.tensor([3, 10, 4, 10, 10])),
+        "dropped labels become 0, which is a digit": by_hand(root, rest, torch.tensor([0, 1, 0, 1, 5])), "the target is x0, not eps": by_hand(root, rest, shown, x0),
+        "alpha_bar is used without its root": by_hand(lambda a: a, lambda a: 1 - a, shown), "the factors of signal and noise have changed places": by_hand(rest, root, shown),
+        "it is a sum over the pixels": expected * 4, "it is one number for the batch": expected.mean(), "it is not squared": by_hand(root, rest, shown, None, lambda r: r.sqrt().flatten(1).mean(1)),
     }
     got = label_drop_loss(model, x0, label, t, eps, drop, ab, 10)
     check_that("label_drop_loss", torch.equal(label, kept), "the caller's labels were changed: work on a new tensor.")
@@ -1000,7 +940,7 @@ raw_net, mean_net, digit_losses = train_digits(DIGIT_STEPS, rng)
 #
 # <details><summary>Answer</summary>
 #
-# No: the tilted laws of the levels are not the noisy versions of the tilted data law, so no forward chain belongs to this reverse chain. The samples move away from the other class, farther than the dashed law or nearer, as the figure shows, and at large $w$ they become narrow: certainty of class is bought with diversity.
+# No, not nearly: at $w=4$ the tilted law has its mean at 1.15, the samples at 1.96. The tilted laws of the levels are not the noisy versions of one tilted law of data, so no forward chain belongs to this reverse chain: at the noisy levels, where the two classes overlap, the push is strong, and every level pushes again. The samples end far out in the tail on the safe side, and their spread falls to about half: certainty of class is bought with diversity, and with the proportions *inside* the class.
 # </details>
 
 # %%
@@ -1108,12 +1048,10 @@ print(f"{'':24s}{'energy':>9s}{'as asked':>10s}{'spread':>9s}{'nearest':>9s}")
 for name, row in table_12.items():
     energy_12 = f"{row[0]:9.3f}" if name != "held-out images" else f"{'-':>9s}"  # to itself
     print(f"{name:24s}{energy_12}{row[1]:10.1%}{row[2]:9.2f}{row[3]:9.2f}")
-
-# %% tags=["expected"]
-fig_12, axes_12 = plt.subplots(1, 4, figsize=(13, 2.9))
+fig_12, axes_12 = plt.subplots(2, 2, figsize=(11, 4))
 shown_12 = {"training images": train_x[torch.cat([(train_y == k).nonzero()[:3, 0] for k in range(10)]).reshape(10, 3).T.flatten()]}
-shown_12 |= {name: drawn_12[name][:30] for name in ("w = 0, 50 steps", "w = 4, 50 steps", "w = 0, DDPM large, 50")}
-for ax, (name, x) in zip(axes_12, shown_12.items()):
+shown_12 |= {name: drawn_12[name][:30] for name in ("w = 0, 50 steps", "w = 0, DDPM small, 50", "w = 4, 50 steps")}
+for ax, (name, x) in zip(axes_12.flat, shown_12.items()):
     show_images(ax, (x + 1) / 2, 10).set_title(name, fontsize=10)
 fig_12.tight_layout()
 
@@ -1126,9 +1064,18 @@ assert min(variance_8["large"]) > 0.25
 assert all(abs(order_9[name] - (2 if "line" in name else 1)) < 0.1 for name in order_9)
 assert moon_table["line, even in lambda", 10] < moon_floor.bound < moon_table["DDIM, even in t", 10]
 assert moon_table["DDPM, large", 10] < moon_table["DDPM, small", 10] and moon_inside["DDPM, large", 10] < moon_inside["DDPM, small", 10]
+assert table_12["w = 1, 50 steps"][1] > table_12["w = 0, 50 steps"][1]
+assert table_12["w = 0, DDPM small, 50"][2] < 0.9 * table_12["w = 0, 50 steps"][2]
+assert table_12["w = 4, 50 steps"][0] > 2 * table_12["w = 0, 50 steps"][0]
+assert table_12["w = 0, 50 steps"][3] > table_12["held-out images"][3], "the samples would be copies"
 
 # %% [markdown]
-# The cell above holds the experiments to what was said of them.
+# The cell above holds the experiments to what was said of them. Read the two tables together.
+#
+# *Moons.* By the distance, `large` beats `small` at ten calls; by the share of samples in likely places it is last, and the picture agrees: its fog has the right width. DDIM even in $\lambda$ is the other extreme: nearly every sample is sharp, and yet the distance is *worse* than with levels even in $t$, since the long first steps misplace what the short last ones polish. The line through two answers wins at five and at ten calls in distance, for no more calls.
+#
+# *Digits.* With a network that is not perfect, one column alone would crown a wrong winner. DDPM with the small variance shows what was asked for nearly as often as real images do, and its spread says how: it gives the middle of each class, as task 8 foretold. A little guidance ($w=1$) buys nearly the same certainty at a smaller price; $w=4$ has the best certainty of all and by far the worst energy. DDIM at $w=0$ has the full spread, but some of its samples are no digits: their distance to the nearest training image is larger than that of held-out images. Copies would show as the reverse, and no row has them.
+# The averaged weights are no better here than the raw ones: the learning rate of our one-cycle schedule falls to 0, which does the averaging's work. With a constant rate the raw weights keep jittering, and the average is what calms them down.
 #
 # ## Discussion
 #
