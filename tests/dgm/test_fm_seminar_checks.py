@@ -181,7 +181,7 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("5", "cut off", spoilt("cfm_loss", lambda r, *_: r.detach())),
     ("5", "not handed on", {"cfm_loss": lambda m, x0, x1, t, cond=None: cfm_loss(m, x0, x1, t)}),
     ("6", "end of the step", walk(time=lambda t, s: s)),
-    ("6", "time stands at 0", walk(time=lambda t, s: 0 * t)),
+    ("6", "time stands still", walk(time=lambda t, s: 0 * t)),
     ("6", "gets 1 - t", walk(time=lambda t, s: 1 - t)),
     ("6", "all steps are 1 / n", walk(step=lambda t, s, n: 1 / n)),
     ("6", "steps go on upwards", walk(step=lambda t, s, n: (s - t).abs())),
