@@ -13,9 +13,9 @@ from homework2.oracles.diffusion import (
 )
 from homework2.oracles.flow_matching import (
     linear_midpoint,
+    one_step,
     parabola,
     partners,
-    two_steps,
     velocity_errors,
 )
 from homework2.oracles.scores import (
@@ -46,5 +46,5 @@ __all__ = [
     "velocity_errors",
     "partners",
     "linear_midpoint",
-    "two_steps",
+    "one_step",
 ]

@@ -1,7 +1,7 @@
 """How the grader scores the networks of problem 3: its own sampler, its own measures.
 
 Images cross in [-1, 1]; every number is in units of [0, 1]. The sampler moves x / alpha along
-sigma / alpha, where DDIM is Euler's method; nothing here is written as in the notebook.
+sigma / alpha, where DDIM is Euler's method: nothing is written as in the notebook.
 """
 
 import json
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "verify" / "weights"
-FEATURES, TOP, BOTTOM = 16, 9.0, -9.0
+FEATURES, TOP, BOTTOM, SPREAD = 16, 9.0, -9.0, 0.11
 
 
 def enlarge(y: Tensor, size: int) -> Tensor:
@@ -41,13 +41,13 @@ def levels_of(steps: int) -> np.ndarray:
 
 
 def guess(network: Callable, x_t: Tensor, condition: Tensor, level: float) -> Tensor:
-    """The face that a velocity network sees in x_t; x_t + i v turned back by the angle."""
+    """The face that a network sees in x_t: a Gaussian guess, moved by the network's output."""
     out = network(torch.cat([x_t, condition], 1), level_numbers(level, len(x_t)))
     if not isinstance(out, Tensor) or out.shape != x_t.shape:
         raise AssertionError(f"expected images {tuple(x_t.shape)} from the network, not this")
-    angle = float(np.arctan(np.exp(-level / 2)))
-    turned = torch.complex(x_t, out.float()) * np.exp(1j * angle)
-    return turned.real.float()
+    noise = float(np.exp(-level))  # sigma^2 / alpha^2; the posterior of x0 ~ N(condition, SPREAD^2)
+    signal, shrunk = x_t * (1 + noise) ** 0.5, SPREAD**2 / (SPREAD**2 + noise)
+    return condition + shrunk * (signal - condition) - (shrunk * noise) ** 0.5 * out.float()
 
 
 def drawn(network: Callable, y: Tensor, noise: Tensor, steps: int = 50) -> Tensor:
