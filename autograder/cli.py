@@ -12,6 +12,7 @@ import typer
 from autograder.cli_results import add_commands
 from autograder.cli_stock import add_stock
 from autograder.commands_exam import add_exam
+from autograder.commands_forget import add_forget
 from autograder.commands_marking import add_marking
 from autograder.errors import CourseError, mendable
 
@@ -164,6 +165,7 @@ def _run(what: str, *arguments: Any) -> None:
 
 add_marking(app, _run)
 add_exam(app, _run)
+add_forget(app, _run)
 add_stock(app, _run)
 
 
