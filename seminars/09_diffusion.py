@@ -243,7 +243,7 @@ print(f"alpha_bar at the last level: T = 1000 {good_2[-1]:.1e}, T = 50 with the 
 # $x_s=\sqrt{\bar\alpha_s}x_0+\sqrt{1-\bar\alpha_s}\,\varepsilon$, then $x_t=\sqrt\alpha\,x_s+\sqrt{1-\alpha}\,\varepsilon'$ with $\alpha=\bar\alpha_t/\bar\alpha_s$. So $\operatorname{Cov}(x_s,x_t)=\sqrt\alpha\operatorname{Var}x_s$. Then condition: mean $+$ gain $\times$ surprise, variance $-$ gain $\times$ covariance.
 # </details>
 #
-# **Figure and question.** The variance of the exact step in units of $\beta_t$, for five $v$. Ho et al. (2020, section 3.2) fix it either to $\tilde\beta_t$, the posterior's, or to $\beta_t$. Which curves are these two? For which data is *neither* large enough, and what does that say about scaling images to $[-1,1]$? And why does the choice hardly matter for $T=1000$?
+# **Figure and question.** The variance of the exact step in units of $\beta_t$ ($T=200$), for six $v$. Ho et al. (2020, section 3.2) fix it either to $\tilde\beta_t$, the posterior's, or to $\beta_t$. Which curves are these two? For which data is *neither* large enough, and what does that say about scaling images to $[-1,1]$? And why does the choice hardly matter for $T=1000$?
 #
 # <details><summary>Answer</summary>
 #
