@@ -3672,6 +3672,8 @@ for (name, values), style in zip(qualities.items(), ("o-", "s--", "^:")):
     left.plot([2 * S for S in STEP_COUNTS], values, style, label=name)
 left.axhline(flow_floor, color="grey", lw=1, label="two samples of the law")
 left.set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="sliced $W_1$")
+left.set_xticks([2 * S for S in STEP_COUNTS], [2 * S for S in STEP_COUNTS])
+left.minorticks_off()
 left.set_title("After a reflow one step does", fontsize=10)
 left.legend(fontsize=8)
 for name, colour in (("independent", "0.6"), ("reflow", MODEL)):
@@ -3695,8 +3697,8 @@ fig.tight_layout()
 # *Reference answer.* (a) Straight conditional paths of independent pairs cross; at a crossing the field is their average,
 # $\mathbb E[x_1-x_0\mid x_t]$, which changes along the way as ends become excluded: early it points to the mean of the data, late to one petal. (b) The second
 # model is trained to bring each $x_0$ to where the first one brought it: at best it has the same law at the end, so the error at many
-# steps stays (the table's last column hardly changes), and its targets' paths cross no more, so that few steps give what only many gave
-# before. The mean squared distance of the pairs does not grow.
+# steps stays (0.069 before, 0.075 after), and its targets' paths cross no more, so that one step gives what took several
+# before (0.52 before, 0.07 after). The mean squared distance of the pairs does not grow (1.27, 1.26).
 
 # %% [markdown]
 # ## Hand in
