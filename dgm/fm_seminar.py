@@ -56,7 +56,7 @@ def round_curve(t: Tensor) -> FlowCurve:
 def on_curve(x0: Tensor, x1: Tensor, t: Tensor, curve: Callable) -> PathPoint:
     """The point a x0 + b x1 of each pair at its own time, and its velocity along the curve.
 
-    x0 noise and x1 data (B, *D); t (B,); curve maps t to a FlowCurve. Returns PathPoint, (B, *D) both.
+    x0 noise and x1 data (B, *D); t (B,); curve maps t to a FlowCurve. Returns PathPoint.
     """
     a, b, da, db = (append_dims(c, x0.ndim) for c in curve(t))
     return PathPoint(a * x0 + b * x1, da * x0 + db * x1)

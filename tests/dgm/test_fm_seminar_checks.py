@@ -48,6 +48,15 @@ def test_the_answer_passes(task, opening):
     CELLS.run(task, opening)
 
 
+TASKS = re.findall(r"import (\w+)  # task", (SEMINARS / "10_flow_matching.py").read_text())
+
+
+@pytest.mark.parametrize(("task", "name"), [*zip(CELLS.checks, TASKS, strict=True)])
+def test_an_empty_answer_is_told_so(task, name, opening):
+    words = CELLS.refusal(task, opening | {name: lambda *args: None})
+    assert "None" in words
+
+
 def on_last_axis(x0, x1, t, curve):
     """on_curve whose times meet the last axis."""
     c = curve(t)
