@@ -53,7 +53,7 @@ from dgm.unet import UNet
 from dgm.weights import load_weights, save_weights
 from dgm.zoo import ZOO, Mixture, two_moons
 
-plt.rcParams["figure.dpi"] = 70
+plt.rcParams["figure.dpi"] = 60
 
 # %% tags=["parameters"]
 SEED = 0
@@ -155,7 +155,7 @@ for ax_e, (name, (log_q, seconds)) in zip(axes_energy[1:], energy_runs.items()):
 fig_energy.tight_layout()
 
 # %% [markdown]
-# ENERGY-READING What did it learn, if not a likelihood?
+# The chains decide. With 5 steps the energy learns whatever makes *five steps from noise* land on the data, and its density is something else; with 50 the KL falls by more than a factor of ten, and the bill more than doubles. The last run saw no sample of the model at all. For about the price of the chains of 5 it found the moons, with the smallest KL of the three. What did it learn, if not a likelihood?
 #
 # ## 8.2 Score matching: learn the gradient of the log-density, not the density
 #
@@ -731,7 +731,9 @@ for ax_s in axes_slices:
 fig_slices.tight_layout()
 
 # %% [markdown]
-# Explicit matching (an oracle) shows what 2,000 points could give. Implicit and sliced estimates have no bias worth the name, and sliced pays with variance for its saved passes. Denoising draws a U: at small $\sigma$ the noisy targets, of size $1/\sigma$, drown everything, at large $\sigma$ the smoothing does. At its best it is no worse than the others. And the bias disappears *if what we want is the smoothed score itself*. That is where we are going.
+# Left: the exact norm cuts the variance by a factor of two to three (Gaussian) and four to five (signs) here. It need not do so everywhere: in $Q$ the two terms can cancel. Middle: sliced and denoising losses are flat in $D$ where the implicit one climbs; at $D=784$ the difference is three orders of magnitude.
+#
+# Right, and in the table: explicit matching (an oracle) shows what 2,000 points could give. Implicit and sliced estimates have hardly any bias. With one draw per point, slicing pays for its saved passes with nearly three times the variance of the implicit fit, with ten draws with next to nothing. Denoising draws a U: at small $\sigma$ the noisy targets, of size $1/\sigma$, drown everything, at large $\sigma$ the smoothing does; at its best it comes close to the others, without any derivative in $x$. (The small negative numbers are zeros: the estimate of bias$^2$ is unbiased and noisy.) And the bias disappears *if what we want is the smoothed score itself*. That is where we are going.
 #
 # ### The three losses with networks
 #
@@ -768,7 +770,7 @@ for column, (name, (net, seconds)) in zip(axes_fields[:, 1:].T, field_runs.items
 fig_fields.tight_layout()
 
 # %% [markdown]
-# Upper row: one exact and three learned fields on one scale; "left" is the Fisher divergence to the exact score on held-out data, in percent of $\mathbb E|\nabla\log p|^2$. Lower row: the size of the error on one scale, with the line inside which nearly all data lie. All three are good *where the data are*, and all three fail outside: no loss looked there. "Twist" is how much of the Jacobian is antisymmetric: a free network is not exactly a gradient, but close.
+# Upper row: one exact and three learned fields on one scale; "left" is the Fisher divergence to the exact score on held-out data, in percent of $\mathbb E|\nabla\log p|^2$. Lower row: the size of the error on one scale, with the line inside which nearly all data lie. All three are good *where the data are*, and fail along the seams where the exact field turns round, and outside: no loss looked there. Denoising has most left, since it is measured against the *unsmoothed* score, which it did not aim at. "Twist" is how much of the Jacobian is antisymmetric: a free network is not exactly a gradient, but close.
 #
 # A sampler has to start somewhere, and it starts outside. That is the next problem.
 #
@@ -919,7 +921,7 @@ plane_model = train_ncsn(torch.ones(10))
 unweighted = train_ncsn((1 / plane_sigmas.square() / (1 / plane_sigmas.square()).mean()).float())
 
 # %%
-fig_levels, axes_levels = plt.subplots(2, 5, figsize=(14, 6))
+fig_levels, axes_levels = plt.subplots(2, 5, figsize=(13, 5.6))
 for column, i in zip(axes_levels.T, (0, 3, 5, 7, 9)):
     sigma, law = plane_sigmas[i].item(), smoothed(uneven, plane_sigmas[i].item())
     learned = lambda x: plane_model(x, torch.full((len(x),), i)).detach()
@@ -1009,7 +1011,7 @@ def draw_particles(ax, k):
 fig_film, axes_film = plt.subplots(1, 6, figsize=(14, 2.7))
 film_strip(axes_film, draw_particles, len(film))
 fig_film.tight_layout()
-animate(draw_particles, len(film), size=(3.4, 3.6), fps=8, dpi=70, cap=400_000)
+animate(draw_particles, len(film), size=(3.4, 3.6), fps=8, dpi=60, cap=250_000)
 
 # %% [markdown]
 # The decision falls in the first half of the film, while $\sigma$ is comparable with the distance of the modes; later levels only sharpen. That is the fourth panel of the blindness figure, in motion. Now numbers: weights of the eight modes, and sliced Wasserstein distance to data in units of its floor (what two samples of the data are apart), for the learned scores, the exact ones, and the plain sampler that uses only the smallest level with the same number of evaluations.
@@ -1042,7 +1044,7 @@ assert (mode_rows["annealed, learned"] - true_share).abs().max() < 0.05
 assert (mode_rows["plain Langevin, learned"] - true_share).abs().max() > 0.05
 
 # %% [markdown]
-# **Claim** (of the cell above, after training): the learned network with annealing has every mode's weight within 0.05; the plain sampler, with the *same* network, does not. PLANE-TABLE-READING
+# **Claim** (of the cell above, after training): the learned network with annealing has every mode's weight within 0.05; the plain sampler, with the *same* network, does not. Its distance to the data is a few floors, about that of the exact scores with the same steps: sixty steps are not many. The last step brings some three percent more particles within three standard deviations of a mode; what is still missing was misplaced at an earlier level.
 #
 # ### Digits
 #
@@ -1116,7 +1118,7 @@ axes_denoise[3].legend(fontsize=8)
 fig_denoise.tight_layout()
 
 # %% [markdown]
-# The columns of the three sheets are $\sigma=0.1,0.3,0.6,1,2,4$. Up to $\sigma\approx1$ the network returns *this* digit, at 2 a plausible one, at 4 a blurred mean of many. The exact minimiser returns a *training* digit, always, and on test digits at small noise its loss is far above even the trivial answer's. That is a warning worth a lecture of its own: **the perfect score of the training set only plays back the training set.** That NCSN makes new digits is due to what the network *cannot* represent.
+# The columns of the three sheets are $\sigma=0.1,0.3,0.6,1,2,4$. Up to $\sigma\approx1$ the network returns *this* digit, at 4 a blurred mean of many. The exact minimiser answers with *training* digits, at small noise with a single one, and there its loss on test digits is far above even the trivial answer's. (At large noise, where any denoiser averages over many digits, it is a little better than the network: our training was short.) That is a warning worth a lecture of its own: **the perfect score of the training set only plays back the training set.** That NCSN makes new digits is due to what the network *cannot* represent.
 #
 # Now samples: a hundred levels, *one* Langevin step each, $r$ from the closed form, and one last step.
 
@@ -1163,7 +1165,7 @@ for ax_d, (images, title) in zip(axes_digits, ((mnist_test.x[:64], "test digits"
 fig_digits.tight_layout()
 
 # %% [markdown]
-# DIGIT-READING
+# Most samples are digits, some are strokes that did not agree on one; ones are rarer than in the data (0.05 against 0.11). The Frechet distance is on the features of the course's digit classifier, with 1,000 images on both sides; its floor, between halves of the test set, is not zero. The last step is invisible to the eye and worth 25 units. Compare the last row: noise of 0.05 on *real* digits costs 29, so nearly all that such noise can cost was taken back, and the rest is in the shapes. (Jolicoeur-Martineau et al., 2021, found it to matter on larger images too.)
 #
 # Here is the path of 18 digits, every second step a frame, and below it what the network *believes* at each moment, $x+\sigma^2\color{royalblue}{s_\theta}(x,\sigma)$. **Predict:** when can you first read the digits in the beliefs, and when in the samples?
 
@@ -1181,14 +1183,14 @@ def draw_digit_frame(ax, k):
     show_images(ax, pair, 9).set_title(rf"$\sigma={s:.2f}$", fontsize=9)
 
 
-fig_path, axes_path = plt.subplots(2, 4, figsize=(14, 6.2))
+fig_path, axes_path = plt.subplots(2, 3, figsize=(11, 5.6))
 film_strip(axes_path.flatten(), draw_digit_frame, IMAGE_LEVELS // 2 + 1)
 fig_path.suptitle("Upper two rows of each sheet: the chain; lower two: the denoiser's belief", fontsize=11)
 fig_path.tight_layout()
-animate(draw_digit_frame, IMAGE_LEVELS // 2 + 1, size=(4.4, 2.4), fps=8, dpi=60, cap=450_000)
+animate(draw_digit_frame, IMAGE_LEVELS // 2 + 1, size=(4.4, 2.4), fps=8, dpi=60, cap=300_000)
 
 # %% [markdown]
-# The belief starts as the mean of all digits, becomes blurred alternatives around $\sigma\approx3$, and has made up its mind at $\sigma\approx1$, long before the sample itself can be read. Coarse to fine, without anybody having programmed it.
+# The belief starts as a ghost near the mean of all digits, takes shape between $\sigma=5$ and $2$, and has made up its mind at $\sigma\approx1$, when the sample itself is only just readable. Coarse to fine, without anybody having programmed it.
 #
 # ### The same network, another question: filling in
 #
@@ -1213,7 +1215,7 @@ show_images(axes_fill[1], torch.cat([unit(clean_digits[:9]), torch.cat(nearest)]
 fig_fill.tight_layout()
 
 # %% [markdown]
-# The answers agree with what is given and differ in what is not: samples from an (approximate) conditional law, not one compromise. Homework 2 does this with faces, and a better conditioning. On the right: the samples are near training digits, as they should be, but not copies.
+# The answers agree with what is given and differ in what is not, instead of one compromise. But not every one is a digit: replacing pixels is an approximation (the chain is never told *why* they changed), and one step per level gives the halves little time to agree. Homework 2 trains a conditional model instead, on faces. On the right: the samples are near training digits, as they should be, but not copies.
 #
 # ## What breaks
 #
@@ -1283,10 +1285,10 @@ for ax_w, (name, images) in zip(axes_wrong, wrong_ladders.items()):
     show_images(ax_w, unit(images), 6).set_title(f"(d) {name}", fontsize=10)
 
 # %% [markdown]
-# (a) The term of the smallest level is thousands of times larger than that of the largest, so the network spends itself on it and the top of the ladder, where the weights of the modes are decided, is poor. (b) The minimum is at $\lambda=0$, a field that has nothing to do with the data: the neglected boundary term is $p(0)\,s(0)=-\lambda$, exactly what is missing. Images have such boundaries at black and white; noise removes them. (c) The
+# (a) The weight of the smallest level is 6,400 times that of the largest, and so is the noise of its targets: nothing is learned well, at the top of the ladder, where the weights of the modes are decided, 500 times worse than with $\sigma^2$. (b) The minimum is at $\lambda=0$, a field that has nothing to do with the data: the neglected boundary term is $p(0)\,s(0)=-\lambda$, exactly what is missing. Images have such boundaries at black and white; noise removes them. (c) The
 # training loss dives, as on the circle: steep wells at sixty points. The held-out loss tells; the training loss congratulates.
 #
-# (d) WRONG-READING
+# (d) Twelve levels still make digits, with more broken ones. Three levels leave noise: each leap is by a factor of 14 in $\sigma$, and what one level leaves, the next has never seen in training. Without a ladder the score at 0.05 makes strokes everywhere and no plan. With one small step size the chain hardly moves while $\sigma$ is large, and the noise is still there at the end.
 #
 # ## Bridges: the same object seen from other families
 #
