@@ -30,7 +30,11 @@ def add_exam(app: typer.Typer, run: Callable[..., None]) -> None:
     """Register `exam draw` and `exam questions`."""
     exam = typer.Typer(help="The oral exam: tickets, schedule, list of questions.")
     app.add_typer(exam, name="exam", no_args_is_help=True)
+    _add_draw(exam, run)
+    _add_questions(exam, run)
 
+
+def _add_draw(exam: typer.Typer, run: Callable[..., None]) -> None:
     @exam.command("draw")
     def draw_(
         seed: Annotated[str, typer.Option(help="Any text; the same one, the same tickets.")],
@@ -51,6 +55,8 @@ def add_exam(app: typer.Typer, run: Callable[..., None]) -> None:
         """
         run("commands_exam.draw_tickets", seed, students, start, minutes)
 
+
+def _add_questions(exam: typer.Typer, run: Callable[..., None]) -> None:
     @exam.command("questions")
     def questions(
         out: Annotated[Path, typer.Option(help="File to write.")] = Path("questions.md"),

@@ -108,8 +108,7 @@ def load_course(path: Path) -> Course:
         weights=_numbers(part.get("weights", {}), "assessment.weights", 0, 1),
         letters=_numbers(part.get("letters", {}), "assessment.letters", 0, 100),
         attendance=_attendance(part),
-        exam_questions=_questions(part.get("exam", {})),
-        exam_preparation=_preparation(part.get("exam", {})),
+        **_exam(part.get("exam", {})),
     )
 
 
@@ -135,14 +134,14 @@ def _attendance(part: dict[str, Any]) -> float:
     return _number(part.get(key, 0), f"assessment.{key}", 0, 1)
 
 
-def _questions(entry: Any) -> int:
-    _check(isinstance(entry, dict), "assessment.exam", "keys with values", entry)
-    return int(_number(entry.get("questions", 2), "assessment.exam.questions", 1, 20))
-
-
-def _preparation(entry: dict[str, Any]) -> float:
-    key = "preparation_minutes"
-    return _number(entry.get(key, 15), f"assessment.exam.{key}", 0, 600)
+def _exam(entry: Any) -> dict[str, Any]:
+    key = "assessment.exam"
+    _check(isinstance(entry, dict), key, "keys with values", entry)
+    minutes = entry.get("preparation_minutes", 15)
+    return {
+        "exam_questions": int(_number(entry.get("questions", 2), f"{key}.questions", 1, 20)),
+        "exam_preparation": _number(minutes, f"{key}.preparation_minutes", 0, 600),
+    }
 
 
 def _late(entry: Any) -> LateRule:
