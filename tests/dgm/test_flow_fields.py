@@ -64,7 +64,7 @@ def test_optimal_plan_is_a_straight_fixed_point():
 
 def test_rectified_plan():
     """Ends right, the cost falls by spread plus bend; spread and bend against plain sums."""
-    plan = GaussianPlan(COV0, COV1, torch.zeros(2, 2).double())
+    plan = GaussianPlan(COV0, COV1, CROSS)  # not symmetric: nothing commutes by luck
     after = rectify(plan)
     A = torch.linalg.solve(COV0, after.plan.cross).T
     torch.testing.assert_close(A @ COV0 @ A.T, COV1, rtol=0, atol=1e-8)
@@ -73,7 +73,9 @@ def test_rectified_plan():
     spread = 0.0
     for k in range(2000):  # midpoints; tr Var(x1 - x0 | x_t), by the Schur complement
         var, cov = plan_moments((k + 0.5) / 2000, plan)
-        spread += (COV0 + COV1 - cov @ torch.linalg.inv(var) @ cov.T).trace() / 2000
+        spread += (
+            COV0 + COV1 - CROSS - CROSS.T - cov @ torch.linalg.inv(var) @ cov.T
+        ).trace() / 2000
     torch.testing.assert_close(after.spread, spread, rtol=0, atol=1e-5)
 
 
