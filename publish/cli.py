@@ -1,4 +1,4 @@
-"""The command `publish`: notebooks, homework, smoke, weights, reference, check."""
+"""The command `publish`: notebooks, homework, smoke, weights, reference, check, table."""
 
 from __future__ import annotations
 
@@ -77,6 +77,17 @@ def check(
 
     course = _course()
     check_all(course, pick(course, paths or []), jobs)
+
+
+@app.command()
+def table() -> None:
+    """Write the table of topics, with the recorded run times, into README.md."""
+    from publish.overview import course_table, with_table
+
+    course = _course()
+    page = course.root / "README.md"
+    text = page.read_text("utf-8")
+    page.write_text(with_table(text, course_table(course)), "utf-8")
 
 
 @app.command()

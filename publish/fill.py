@@ -38,6 +38,11 @@ def fill(source: Source, filling: Filling) -> Source:
     return replace(source, cells=cells)
 
 
+def badge(address: str, notebook: str) -> str:
+    """The Colab badge of a notebook, as Markdown; address: `owner/name/blob/branch`."""
+    return f"[![Open in Colab]({_BADGE})]({_COLAB}/{address}/{notebook})"
+
+
 def runtime_text(seconds: float | None) -> str:
     """Measured time in words, rounded so that a second run of the same code reads alike."""
     if seconds is None:
@@ -66,8 +71,7 @@ def _fill_cell(cell: Cell, filling: Filling) -> Cell:
 def _value(match: re.Match, cell: Cell, number: int, filling: Filling) -> str:
     name, topic, pending = match.group(1), match.group(2), match.group(3)
     if name == "badge":
-        link = f"{_COLAB}/{filling.address}/{filling.notebook}"
-        return f"[![Open in Colab]({_BADGE})]({link})"
+        return badge(filling.address, filling.notebook)
     if name == "runtime":
         return runtime_text(filling.seconds)
     stem = name if topic is None else f"{name}_{int(topic):02d}"
