@@ -52,7 +52,7 @@ from dgm.vae import GaussianVAE, gaussian_log_prob, reparameterise, vae_loss
 from dgm.weights import load_weights, save_weights
 from dgm.zoo import ZOO, Mixture
 
-plt.rcParams["figure.dpi"] = 70
+plt.rcParams["figure.dpi"] = 64
 
 # %% tags=["parameters"]
 SEED = 0
@@ -60,8 +60,8 @@ LIVE_STEPS = 20  # training steps of the digit network run here, before trained 
 DIGIT_STEPS = 5000  # of its full training; smoke: 2
 PLANE_STEPS = 2500  # of a network in the plane; smoke: 10
 N_PLANE = 2000  # points drawn in the plane; smoke: 100
-N_EVAL = 1000  # digits drawn for each point of the curve of quality; smoke: 8
-N_CARD = 1280  # digits behind the number on the family card, 20 for each feature; smoke: 12
+N_EVAL = 500  # digits drawn for each point of the curve of quality; smoke: 8
+N_CARD = 1000  # digits behind the number on the family card; smoke: 12
 CHAINS = 20_000  # Monte-Carlo draws in statistical claims; smoke: 2000
 LEVELS = 1000  # levels T of the long schedule; smoke: 100
 FRAMES = 40  # frames of an animation; smoke: 3
@@ -498,10 +498,10 @@ def draw_clouds(ax, k):
     ax.set(xlabel="", ylabel="", xticks=[], yticks=[])
 
 
-fig_clouds, axes_clouds = plt.subplots(1, 8, figsize=(15, 2.4))
+fig_clouds, axes_clouds = plt.subplots(1, 6, figsize=(12, 2.5))
 film_strip(axes_clouds, draw_clouds, 2 * FRAMES)
 fig_clouds.tight_layout()
-animate(draw_clouds, 2 * FRAMES, size=(3.6, 3.8), fps=12, dpi=70, cap=450_000)
+animate(draw_clouds, 2 * FRAMES, size=(3.6, 3.8), fps=12, dpi=60, cap=230_000)
 
 # %% [markdown]
 # You cannot: at every level the two clouds have the same law, and that *is* the definition of a good sampler. On the way down, colour shows where a point will end. Far up the colours are mixed like sand, since an $x_T$ does not yet decide anything (the sampler adds noise on its way); they separate late.
@@ -815,7 +815,7 @@ fig_kinds.tight_layout()
 # What did the network learn? Its field, beside the exact one, at three levels, arrows to one scale.
 
 # %%
-fig_fields, axes_fields = plt.subplots(2, 3, figsize=(10.5, 7))
+fig_fields, axes_fields = plt.subplots(2, 3, figsize=(8.4, 5.8))
 for k, u in enumerate((0.15, 0.35, 0.6)):
     t_field = int(LEVELS * u)
     for row_f, (name_f, field_net) in enumerate({"exact": exact_eps(moons, ab_plane), "learned": plane_nets["eps"]}.items()):
@@ -1023,10 +1023,10 @@ for t, x_after in zip(chain_times, diffusion_sample(digit_x0, x_chain, ab_digits
         chain_states[t] = (x_chain, digit_x0(x_chain, torch.full((16,), t), None))
     x_chain = x_after
 chain_shown = [t for t in chain_states if t in chain_keep]
-fig_chain, axes_chain = plt.subplots(1, 2, figsize=(13, 5))
-strip_x, strip_guess = (torch.stack([chain_states[t][k][:8] for t in chain_shown], 1).flatten(0, 1) / 2 + 0.5 for k in (0, 1))
-show_images(axes_chain[0], strip_x, len(chain_shown)).set_title("$x_t$ at t = " + ", ".join(str(t + 1) for t in chain_shown), fontsize=10)
-show_images(axes_chain[1], strip_guess, len(chain_shown)).set_title(r"the guess $\hat x_0$ there: first an average, then a decision", fontsize=10)
+fig_chain, axes_chain = plt.subplots(1, 2, figsize=(9.5, 3.4))
+strip_x, strip_guess = (torch.stack([chain_states[t][k][:6] for t in chain_shown], 1).flatten(0, 1) / 2 + 0.5 for k in (0, 1))
+show_images(axes_chain[0], strip_x, len(chain_shown)).set_title("$x_t$ at t = " + ", ".join(str(t + 1) for t in chain_shown), fontsize=8)
+show_images(axes_chain[1], strip_guess, len(chain_shown)).set_title(r"the guess $\hat x_0$ there: first an average, then a decision", fontsize=8)
 fig_chain.tight_layout()
 
 # %%
@@ -1040,10 +1040,10 @@ def draw_chain(ax, k):
     show_images(ax, both_sides / 2 + 0.5, 8).set_title(f"t = {t + 1}: $x_t$ and its guess", fontsize=10)
 
 
-fig_strip, axes_strip = plt.subplots(1, 4, figsize=(15, 2.3))
+fig_strip, axes_strip = plt.subplots(1, 3, figsize=(9.5, 1.9))
 film_strip(axes_strip, draw_chain, len(chain_frames))
 fig_strip.tight_layout()
-animate(draw_chain, len(chain_frames), size=(5.0, 2.8), fps=8, dpi=70, cap=450_000)
+animate(draw_chain, len(chain_frames), size=(4.4, 2.5), fps=8, dpi=60, cap=230_000)
 
 # %% [markdown]
 # On the right, $\hat x_0=\mathbb E[x_0\mid x_t]$ as the network sees it: in pure noise the average of all digits, then a blurred digit, then a sharp one. The decision which digit it will be falls early, at high noise.
@@ -1367,7 +1367,7 @@ axes_quality[0].axhline(digit_floor[N_EVAL], color="black", lw=0.8, ls="--", lab
 axes_quality[0].set(xlabel="steps", ylabel="Fréchet distance of features", title="Digits: quality against steps")
 axes_quality[0].legend(fontsize=8)
 for ax_d, (eta, n) in zip(axes_quality[1:], ((0.0, 5), (1.0, 5), (0.0, 50))):
-    show_images(ax_d, digit_runs[eta, n][:36], 6).set_title(f"eta = {eta:g}, {n} steps: {frechet[eta, n]:.1f}", fontsize=10)
+    show_images(ax_d, digit_runs[eta, n][:25], 5).set_title(f"eta = {eta:g}, {n} steps: {frechet[eta, n]:.1f}", fontsize=10)
 fig_quality.tight_layout()
 
 # %% [markdown]
@@ -1477,8 +1477,8 @@ fig_guide.tight_layout()
 # %%
 guide_labels = torch.arange(10).repeat(10 if N_EVAL >= 200 else 1)
 real_var = torch.stack([mnist_test.x[mnist_test.y == k].var(0).sum() for k in range(10)]).mean()
-fig_cfg, axes_cfg = plt.subplots(1, 4, figsize=(15, 3.2))
-for ax_c, w in zip(axes_cfg, (0.0, 1.0, 3.0, 8.0)):
+fig_cfg, axes_cfg = plt.subplots(1, 3, figsize=(12, 2.8))
+for ax_c, w in zip(axes_cfg, (0.0, 1.0, 3.0)):
     x_cfg = draw_digits(clipped(guided(digit_model, w, NO_LABEL), ab_digits), len(guide_labels), 20, 0.0, torch.Generator().manual_seed(5), guide_labels)
     obeyed = (judge(x_cfg).argmax(1) == guide_labels).float().mean().item()
     spread = x_cfg.reshape(-1, 10, 784).var(0).sum(1).mean() / real_var if len(x_cfg) > 10 else torch.tensor(float("nan"))
@@ -1486,7 +1486,7 @@ for ax_c, w in zip(axes_cfg, (0.0, 1.0, 3.0, 8.0)):
 fig_cfg.tight_layout()
 
 # %% [markdown]
-# Same noise in all four panels. The variance within a class falls, strokes become the average, bold digit of the class. The right amount is a matter of taste, and of the metric that one is going to report.
+# Same noise in all three panels. The variance within a class falls, strokes become the average, bold digit of the class. The right amount is a matter of taste, and of the metric that one is going to report.
 #
 # ### A bridge to homework 2: super-resolution
 #
