@@ -140,9 +140,9 @@ def ot_batch(x0: Tensor, x1: Tensor, cond: Tensor) -> OtBatch:
 class PathShape(NamedTuple):
     """How far a path goes, and how straight, (B,) each."""
 
-    cost: Tensor  # |z_1 - z_0|^2
-    bend: Tensor  # the mean over steps of |(z_1 - z_0) - v|^2, v the velocity of the step
-    detour: Tensor  # length of the path over |z_1 - z_0|, at least 1
+    cost: Tensor  # |z_n - z_0|^2
+    bend: Tensor  # the mean over steps of |(z_n - z_0) - v_k|^2, v_k the velocity of the step
+    detour: Tensor  # length of the path over |z_n - z_0|, at least 1
 
 
 def path_shape(path: Tensor) -> PathShape:

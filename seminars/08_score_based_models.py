@@ -172,11 +172,11 @@ assert zero_1.mean().abs() < 6 * zero_1.std() / DRAWS**0.5
 # On an even grid the mass of a cell is $f(x_i)\,/\sum_jf(x_j)$: the step cancels, and this is a softmax. No derivative has to be computed, the scores are handed in.
 # </details>
 #
-# **Figure and question.** The third panel adds the same noise to both laws of pair (a) with $m=6$ and follows F along the noise. Half the area under it (against $\sigma^2$) is printed beside the KL. What does it say about training at *many* noise levels?
+# **Figure and question.** (c) The third panel adds the same noise to both laws of pair (a) with $m=6$ and draws $\sigma^2\mathrm F$ over $\log\sigma$. Since $d\sigma^2=2\sigma^2\,d\log\sigma$, the area under this curve is half the area under F against $\sigma^2$; it is printed beside the KL. What does it say about training at *many* noise levels?
 #
 # <details><summary>Answer</summary>
 #
-# (a) KL tends to $0.5\log\frac{0.5}{0.9}+0.5\log\frac{0.5}{0.1}=0.511$ nats, and F to 0: near each mode both laws have the slope of that mode, and where the slopes differ nobody lives. (b) Now F grows like $k^2$, while KL stays small: a fine ripple is cheap in nats and steep in slope. Neither divergence bounds the other for all laws.
+# (a) KL tends to $0.5\log\frac{0.5}{0.9}+0.5\log\frac{0.5}{0.1}=0.511$ nats, and F to 0: near each mode both laws have the slope of that mode, and where the slopes differ nobody lives. (b) Now F grows like $k^2$, while KL stays small: a fine ripple is cheap in nats and steep in slope. Neither divergence is bounded by a multiple of the other for all laws.
 # (c) $\frac{d}{d\sigma^2}\mathrm{KL}(p_\sigma\Vert q_\sigma)=-\frac12\mathrm F(p_\sigma\Vert q_\sigma)$ (a relative of de Bruijn's identity, Lyu 2009): noise moves the two modes into one another, and at $\sigma\approx m$ the slopes show the weights. The KL is the *sum of the Fisher divergences of all noise levels*. Whoever learns scores at all levels has learned the weights; whoever learns only the clean one has not.
 # </details>
 
@@ -387,7 +387,7 @@ print("times more data than maximum likelihood, in theory:", {b: round(r, 1) for
 #
 # <details><summary>Answer</summary>
 #
-# The exact trace grows in proportion to $D$; one slice costs the same for all $D$ (nearly: the first and last layers grow). The price is variance, task 5. Forward mode (`torch.func.jvp`) gives $(\nabla s)v$ along with $s$ in one forward pass, and stores no intermediate graph for it: still one product per slice, with less memory.
+# The exact trace costs $D$ backward passes, so its curve ends up in proportion to $D$; one slice costs nearly the same for all $D$ (only the first and last layers grow). The price is variance, task 5. Forward mode (`torch.func.jvp`) gives $(\nabla s)v$ along with $s$ in one forward pass, and stores no intermediate graph for it: still one product per slice, with less memory.
 # </details>
 
 # %%
@@ -543,7 +543,7 @@ print("sd of the loss with one slice:", {name: round(s[0], 2) for name, s in spr
 #
 # <details><summary>Answer</summary>
 #
-# By itself the number says nothing: $s=0$ has a loss of about 400 there and the perfect score one of about 360 (printed below). The perfect score pays the floor, which is the noise of the target and not of the model: $\mathbb E\big|s(x)+\frac\varepsilon\sigma\big|^2=\mathbb E|s-s_\sigma|^2+\mathbb E\operatorname{tr}\operatorname{Cov}\big[\frac\varepsilon\sigma\mid x\big]$. At small $\sigma$ the floor grows like $1/\sigma^2$ and lies close under the loss of $s=0$: nearly all of what the optimiser sees is noise. The useful part, the gap between the two curves, is $\frac12\mathbb E|s_\sigma|^2$, and it stays finite. Where the noise is as large as the gap between the moons, the ellipses are round and wide, and the mean lies between the moons, where no data is: a denoiser does not sample.
+# By itself the number says nothing: $s=0$ has a loss of about 400 there and the perfect score one of about 360 (printed below). The perfect score pays the floor, which is the noise of the target and not of the model: $\mathbb E\big|s(x)+\frac\varepsilon\sigma\big|^2=\mathbb E|s-s_\sigma|^2+\mathbb E\operatorname{tr}\operatorname{Cov}\big[\frac\varepsilon\sigma\mid x\big]$. At small $\sigma$ the floor grows like $1/\sigma^2$ and lies close under the loss of $s=0$: nearly all of what the optimiser sees is noise. The useful part, the gap between the two curves, is $\frac12\mathbb E|s_\sigma|^2$, and it stays finite. Where the noise is as large as the gap between the moons, the ellipses are wide and reach from one moon to the other, and the mean lies between the moons, where no data is: a denoiser does not sample.
 # </details>
 
 # %%
@@ -615,7 +615,7 @@ print(f"sigma = 0.05: loss of the exact score {dsm_loss(exact_6, clean_6, 0.05, 
 #
 # ### Task 7 (8.5, 8.7) One loss, one weight
 #
-# A noise-conditional network answers for all levels $\sigma_1>\dots>\sigma_L$. Song and Ermon (2019) weigh the denoising loss at level $\sigma$ with $\sigma^2$. Write the loss, one level and one noise for each example; images are allowed, so flatten.
+# A noise-conditional network answers for all levels $\sigma_1>\dots>\sigma_L$. From here on a network is called `model(x, level, cond)`: `level` holds one integer for each example, its index in `sigmas` (the largest first), and `cond`, a condition such as a label, is handed on as it is (we use `None`). Song and Ermon (2019) weigh the denoising loss at level $\sigma$ with $\sigma^2$. Write the loss, one level and one noise for each example; images are allowed, so flatten.
 #
 # <details><summary>Hint</summary>
 #
@@ -797,12 +797,11 @@ print("levels from 5 to 0.1:", levels_8)
 # $$
 # The function below is to do that (its first defect stood in code that comes with a textbook). The bench: data $\mathcal N(1,0.5^2)$, so the exact score of every level is known, and the right sampler's mean and standard deviation can be computed without sampling: every step is affine.
 #
-# Run the cell, and find the three. For each, say *what it does to the samples*. Then write the sampler as its contract says.
+# Run the cell, and find the three. For each, say *what it does to the samples*. Then write the sampler as its contract says: a generator that yields `x` after each level. The check replays the noise, so draw it once for each step, with `torch.randn(x.shape, generator=rng, dtype=x.dtype)`.
 #
 # <details><summary>Hint</summary>
 #
 # Which law does $x\leftarrow x+h\,s+c\,z$ leave alone, for a Gaussian? What is the width of the law at level $i$, and how far does one step go there? Which level does the network hear while the step is that of level $i$?
-# Write a generator: `yield x` after each level. Draw with `torch.randn(x.shape, generator=rng, dtype=x.dtype)`, once for each step.
 # </details>
 #
 # <details><summary>Answer</summary>
@@ -953,12 +952,12 @@ print({name: [round(v, 3) for v in share.tolist()] for name, share in shares_9.i
 #
 # **Metric table.** 297 test images, taken out at random, against as many samples. *Distance*: energy distance to the test images (printed below: training images in place of samples; the estimate is unbiased, so that it may come out below 0). *Nearest*: mean Euclidean distance of a sample to its nearest training image; for test images it is printed below. *Dark*: size of what stands in pixels that are black in every training image. *Digits*: how far the shares of the ten digits (by the nearest training image) are from those of the data, the largest difference. "Training set": the exact score of the 1,500 noisy training images, no network.
 #
-# **Question.** Which columns show the last step, and which does not? Which row is perfect by its loss, and what is wrong with it? What does the ladder buy?
+# **Question.** Which columns show the last step, and which do not? Which row is perfect by its loss, and what is wrong with it? What does the ladder buy?
 #
 # <details><summary>Answer</summary>
 #
-# *Dark* and *Nearest* show the last step, and so does your eye: noise of size 0.1 in each of 64 pixels is a distance of 0.8, and it goes. The energy distance does not reward it: a posterior mean lies towards the middle of its neighbours, so that the cloud becomes a little too narrow (by the law of total variance it lacks the mean posterior covariance). On the FID of larger images the same step is worth a lot: Jolicoeur-Martineau et al. (2021). So a metric, too, has noise that it sees and noise that it does not.
-# The *training set* rows have the least denoising loss that is possible on these 1,500 images, and they *are* these images, *Nearest* is 0: the minimum of our loss is a memory. That the network draws digits which are as far from the training images as test images are is due to what it *cannot* do: it is a smooth function of limited size, trained for a short time.
+# *Dark* and *Nearest* show the last step, and so does your eye: noise of size 0.1 in each of 64 pixels is a distance of 0.8, and most of it goes. *Distance* and *Digits* do not: the energy distance moves by 0.004, up for the network and down for the other two, about the scatter of real images (0.003, in the last line). (Nor is the step free: a posterior mean lies towards the middle of its neighbours, so that the cloud becomes a little too narrow. By the law of total variance it lacks the mean posterior covariance.) On the FID of larger images the same step is worth a lot: Jolicoeur-Martineau et al. (2021). So a metric, too, has noise that it sees and noise that it does not.
+# The *training set* rows have the least denoising loss that is possible on these 1,500 images, and after the last step they *are* these images, *Nearest* is 0: the minimum of our loss is a memory. That the network draws digits which are as far from the training images as test images are is due to what it *cannot* do: it is a smooth function of limited size, trained for a short time.
 # And the last level alone, for the same number of steps: it finds strokes, since the Gaussian part of our network pulls chains in from anywhere, but not the law. The distance is far above what real images have, and the share of one digit is off by nine percentage points: blind to the weights, once more.
 # </details>
 
@@ -1083,7 +1082,7 @@ assert table_10["network, last step"][3] < 0.05 < table_10["last level only, las
 # 3. What did the score cost us, compared with a likelihood? Collect what today's tasks said.
 # <details><summary>Answer</summary>
 #
-# The weights of separated modes (tasks 2, 3, 9), repaired by noise; a number that tells good models from bad (task 6: a loss without a meaning; task 2: no bound in nats without all levels); many calls of the network for each sample (here 280). What we got: no $Z$, any architecture, no chains in training.
+# The weights of separated modes (tasks 2, 3, 9), repaired by noise; a number that tells good models from bad (task 6: a loss without a meaning; task 2: no bound in nats without all levels); many calls of the network for each sample (here 280, and one for the last step). What we got: no $Z$, any architecture, no chains in training.
 # </details>
 #
 # 4. In task 10 the network did *not* reach the minimum of its loss, and that was its merit. What does this say about choosing a model by its training loss, or about an overlarge network?
@@ -1107,4 +1106,4 @@ assert table_10["network, last step"][3] < 0.05 < table_10["last level only, las
 # - P. Vincent, *A Connection Between Score Matching and Denoising Autoencoders*, Neural Computation 23, 2011 · B. Efron, *Tweedie's Formula and Selection Bias*, Journal of the American Statistical Association 106, 2011.
 # - Y. Song, S. Garg, J. Shi, S. Ermon, *Sliced Score Matching: A Scalable Approach to Density and Score Estimation*, UAI 2019 · M. F. Hutchinson, *A Stochastic Estimator of the Trace of the Influence Matrix*, Communications in Statistics 19, 1990.
 # - Y. Song, S. Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, NeurIPS 2019, and *Improved Techniques for Training Score-Based Generative Models*, NeurIPS 2020.
-# - A. Jolicoeur-Martineau, R. Piché-Taillefer, I. Mitliagkas, R. Tachet des Combes, *Adversarial Score Matching and Improved Sampling for Image Generation*, ICLR 2021 · T. Karras, M. Aittala, T. Aila, S. Laine, *Elucidating the Design Space of Diffusion-Based Generative Models*, NeurIPS 2022.
+# - A. Jolicoeur-Martineau, R. Piché-Taillefer, R. Tachet des Combes, I. Mitliagkas, *Adversarial Score Matching and Improved Sampling for Image Generation*, ICLR 2021 · T. Karras, M. Aittala, T. Aila, S. Laine, *Elucidating the Design Space of Diffusion-Based Generative Models*, NeurIPS 2022.

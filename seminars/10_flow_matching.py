@@ -122,7 +122,7 @@ def spread(n):
 # Velocity: differentiate $m+sz$ in $t$ and put $z=(x-m)/s$ in. Rate: $\log p=-\frac12z^2-\log s+\text{const}$, where now $x$ is fixed and $z$ depends on $t$ through $m$ and $s$.
 # </details>
 #
-# **Figure and question.** Left: the points that your field carries stay on the quantiles. Right: two fields in the plane, both carrying $\mathcal N(0,I)$ to $\mathcal N(0,0.16\,I)$ through the same laws $p_t$. So which is *the* field of $p_t$? When is there only one?
+# **Figure and question.** Left: the points that your field carries stay on the quantiles. Middle and right: two fields in the plane, both carrying $\mathcal N(0,I)$ to $\mathcal N(0,0.16\,I)$ through the same laws $p_t$. So which is *the* field of $p_t$? When is there only one?
 #
 # <details><summary>Answer</summary>
 #
@@ -209,7 +209,7 @@ torch.testing.assert_close(carried_1[-1], mean_1(1.0) + dev_1(1.0) * spread(9), 
 #
 # <details><summary>Answer</summary>
 #
-# The round one keeps $a^2+b^2=1$, so the variance stays 1: a variance-preserving diffusion with $\bar\alpha=\sin^2\frac{\pi t}2$, the cosine schedule without its offset. On the straight one the deviation dips to $\sqrt{1/2}$ in the middle. In ratio of signal to noise, $\tan\frac{\pi t}2$ against $\frac t{1-t}$, they visit the same points at slightly different times and in other units: a change of coordinates (task 11), not another model. What *is* special about the straight curve: its velocity $x_1-x_0$ does not change along the way. If every trajectory of the marginal field were such a line, one Euler step would do.
+# The round one keeps $a^2+b^2=1$, so the variance stays 1: a variance-preserving diffusion with $\bar\alpha=\sin^2\frac{\pi t}2$, the cosine schedule without its offset. On the straight one the deviation dips to $\sqrt{1/2}$ in the middle. In ratio of signal to noise, $\tan\frac{\pi t}2$ against $\frac t{1-t}$, they visit the same points at slightly different times and in other units. Measured by the angle $\arctan\frac{b}{a}$ the round one goes at the constant speed $\frac\pi2$, the straight one at $\frac1{t^2+(1-t)^2}$: faster in the middle (2), slower at the ends (1). That is a change of coordinates (task 11), not another model. What *is* special about the straight curve: its velocity $x_1-x_0$ does not change along the way. If every trajectory of the marginal field were such a line, one Euler step would do.
 # </details>
 
 # %%
@@ -276,7 +276,7 @@ fig_2.tight_layout()
 #
 # **Predict first,** for data at $-1.5$ and $1.5$ on a line. (a) Straight lines of different pairs cross each other. What do the trajectories of the field do there? (b) Where does *one* Euler step from $t=0$ bring each point, and what would that be for digits?
 #
-# **Figure and question.** Compare. Why is there no need to know where the lines cross?
+# **Figure and question.** Compare with the figure. Why is there no need to know where the lines cross?
 #
 # <details><summary>Answer</summary>
 #
@@ -360,7 +360,7 @@ assert ode_path(field_3, start_3, 0.0, 1.0, 1, euler_step)[-1].abs().max() < 1e-
 # <details><summary>Answer</summary>
 #
 # $\rho=1$ pairs quantile with quantile: lines do not cross, each point of $(t,x)$ has one velocity, the loss can reach 0, and the trajectories *are* the lines. Its cost $\mathbb E|x_1-x_0|^2=m^2+(1-s)^2$ is the least. Also at $\rho=-1$ one velocity belongs to almost every point, so the loss can reach 0 as well, but all lines meet in one point at $t^*=\frac1{1+s}$: the field has a pole, and a trajectory that arrives there has forgotten where it came from. Zero loss is worth nothing without a field that can be solved. (The variance is $(1-\rho^2)s^2/V$: the map $(x_0,x_1)\mapsto(x_1-x_0,x_t)$ has determinant $\pm1$.)
-# All fields with $|\rho|<1$ keep the order of points and carry the same laws, so on the line all of them end in the same map, $x_0\mapsto m+sx_0$. The plans of the *data* differ, the flow's own plan does not: integrated, a curved field has rectified the pairs. In more dimensions one round does not reach the optimum (task 10).
+# All fields with $|\rho|<1$ keep the order of points and carry the same laws, so on the line all of them end in the same map, $x_0\mapsto m+sx_0$. The plans of the *data* differ, the flow's own plan does not: integrated, a curved field has rectified the pairs. In more dimensions the rectified pairs need not be the optimal ones (discussion, question 3).
 # </details>
 
 # %%
@@ -437,7 +437,7 @@ assert floors_4[0.0] > floors_4[0.5] > 0.1 and max(abs(floors_4[1.0]), abs(floor
 #
 # ### Task 5 (10.4) A loss that needs no field
 #
-# Flow matching would regress on the marginal field, $\mathbb E\,|v_\theta(x_t,t)-u_t(x_t)|^2$, which nobody has. *Conditional* flow matching regresses on the velocity of the pair. Write it for straight lines and any pairs, one number for each example: the mean over the $D$ numbers of a difference of squares is taken, as everywhere in the course.
+# Flow matching would regress on the marginal field, $\mathbb E\,|v_\theta(x_t,t)-u_t(x_t)|^2$, which nobody has. *Conditional* flow matching regresses on the velocity of the pair. Write it for straight lines and any pairs, one number for each example, the *mean* of the squared difference over its $D$ numbers.
 #
 # <details><summary>Hint</summary>
 #
@@ -448,7 +448,7 @@ assert floors_4[0.0] > floors_4[0.5] > 0.1 and max(abs(floors_4[1.0]), abs(floor
 #
 # <details><summary>Answer</summary>
 #
-# Expand both squares: $|v|^2$ is the same, the cross terms agree because $\mathbb E[x_1-x_0\mid x_t]=u_t(x_t)$, and the rest does not contain $\theta$. So the gradients agree (below to rounding), and the distance is the conditional variance of task 4, $\mathbb E\,\mathrm{Var}(x_1-x_0\mid x_t)$: a perfect network still has that loss. A falling loss tells you little, and losses under different plans cannot be compared. One draw of the conditional loss is noisier, but it costs a pair and a time; the field itself costs a sum over the whole data set for each point. That no trajectory is simulated in either is what *simulation-free* means.
+# Expand both squares: $|v|^2$ is the same, the cross terms agree because $\mathbb E[x_1-x_0\mid x_t]=u_t(x_t)$, and the rest does not contain $\theta$. So the gradients agree (below to rounding), and the distance is the conditional variance of task 4, $\mathbb E\,\mathrm{Var}(x_1-x_0\mid x_t)$: a perfect network still has that loss. The height of the loss tells you little, and losses under different plans cannot be compared. One draw of the conditional loss is noisier, but it costs a pair and a time; the field itself costs a sum over the whole data set for each point. That no trajectory is simulated in either is what *simulation-free* means.
 # </details>
 
 # %%
@@ -549,7 +549,7 @@ torch.testing.assert_close(slopes_5[0], slopes_5[1], rtol=0, atol=1e-9)
 #
 # <details><summary>Answer</summary>
 #
-# The error falls as the 1st, 2nd and 4th power of the number of *steps*; counted in calls, which is what a sampler pays for, a method of higher order starts later and wins soon: here the midpoint method is ahead with 4 calls, RK4 from 8 on (two steps). The order is a promise about *many* steps; for few calls nothing follows from it, so measure. A network's field is rougher than this one. The dashed curve is Euler on the field of the optimal plan ($\rho=1$): all trajectories are straight, at constant speed, so one step is exact. Straight trajectories beat any solver.
+# The error falls as the 1st, 2nd and 4th power of the number of *steps*; counted in calls, which is what a sampler pays for, a method of higher order starts later and wins soon: here the midpoint method is ahead with 4 calls, RK4 from 8 on (two steps). The order is a promise about *many* steps; for few calls nothing follows from it, so measure. (A network's field may be rougher than this one.) The dashed curve is Euler on the field of the optimal plan ($\rho=1$): all trajectories are straight, at constant speed, so one step is exact. Straight trajectories beat any solver.
 # </details>
 
 # %%
@@ -636,7 +636,7 @@ assert max(straight_6) < 1e-12
 #
 # <details><summary>Answer</summary>
 #
-# 32 calls and 64 products against one call and none; and the backward pass goes through all of that, with everything kept in memory. With $D$ in the thousands the exact trace is out of reach (Hutchinson: one product per call, and noise). Flow matching never solves anything while it trains: time is drawn at random, and each $(x_t,t)$ is its own regression problem. It also has nothing to gain from a solver's errors (seminar 3, task 8). In return it minimises another distance: for few parameters or few data likelihood may use them better, and if the likelihood itself is what you need, fine-tuning by it is reasonable.
+# 32 calls and 64 products against one call and none, and in the run printed below one update takes some sixty times as long; and the backward pass goes through all of that, with everything kept in memory. With $D$ in the thousands the exact trace is out of reach (Hutchinson: one product per call, and noise). Flow matching never solves anything while it trains: time is drawn at random, and each $(x_t,t)$ is its own regression problem. It also has nothing to gain from a solver's errors (seminar 3, task 8). In return it minimises another distance: for few parameters or few data likelihood may use them better, and if the likelihood itself is what you need, fine-tuning by it is reasonable.
 # </details>
 
 # %%
@@ -732,7 +732,7 @@ fig_7.tight_layout()
 # `linear_sum_assignment(cost)` returns `rows, columns`; rows are $0,1,\dots$ in order, and column $i$ is the *datum* that goes to noise $i$. `torch.cdist` wants flat points.
 # </details>
 #
-# **Figure and question.** Left: 64 pairs each. Right: the mean cost of the pairs against the batch size, for Gaussians in 2 and 16 dimensions, beside the true minimum. A batch is exact and still biased: in which direction? And a trap: with a class label as condition, these pairs make the noise *depend* on the label. What goes wrong when you sample?
+# **Figure and question.** Left: 64 pairs each. Right: the mean cost of the pairs against the batch size, for Gaussians in 2 and 16 dimensions, as a share: 0 is the true minimum, 1 the cost of independent pairs. A batch is exact and still biased: in which direction? And a trap: with a class label as condition, these pairs make the noise *depend* on the label. What goes wrong when you sample?
 #
 # <details><summary>Answer</summary>
 #
@@ -814,7 +814,7 @@ print({dim: [round(v, 3) for v in values] for dim, values in excess_8.items()})
 #
 # <details><summary>Answer</summary>
 #
-# The mean of the $v_k$ is $z_n-z_0$; for any numbers, the mean square is the square of the mean plus the variance. So of all paths between two points the straight one at constant speed has the least energy, the smallest case of the formula of Benamou and Brenier (2000). A straight line that is walked at changing speed has a detour of 1 and a bend: one Euler step would still be wrong about the *time*, though for the end point only $\int v\,dt$ counts.
+# The mean of the $v_k$ is $z_n-z_0$; for any numbers, the mean square is the square of the mean plus the variance. So of all paths between two points the straight one at constant speed has the least energy, the smallest case of the formula of Benamou and Brenier (2000). A straight line that is walked at changing speed has a detour of 1 and a bend: one Euler step takes the speed of the start for the whole way, so it keeps to the line and misses the end point.
 # </details>
 
 # %%
@@ -880,7 +880,7 @@ check_shape()
 #
 # <details><summary>Answer</summary>
 #
-# (1) `0 * t`: time is dropped, the teacher is asked for its field at $t=0$ all the way. The field at $t=0$ is $\mathbb E[x_1]-x$, so every point creeps towards the mean of the data: here $x_1\approx2(1-\frac1e)+\frac1ex_0$ in place of $2+\frac12x_0$. Samples shrink, and for digits they would be grey; it shows. This is the textbook's. (2) `fresh`: the student's noise is not the noise whose end point it is given. That is the independent plan again: samples are nearly as good as the teacher's, and the loss falls as it did for the teacher. Nothing shows, except that the paths are as bent as before, and *that is seen only by measuring it* (task 9). (3) `x1 - x_t` is the way that is left, not the velocity: it is $(1-t)(x_1-x_0)$, so the student brakes and stops after half of the way. Everybody would see that in the samples.
+# (1) `0 * t`: time is dropped, the teacher is asked for its field at $t=0$ all the way. The field at $t=0$ is $\mathbb E[x_1]-x$, so every point creeps towards the mean of the data: here $x_1\approx2(1-\frac1e)+\frac1ex_0$ in place of $2+\frac12x_0$. Samples shrink, and for digits they would be grey; it shows. This is the textbook's. (2) `fresh`: the student's noise is not the noise whose end point it is given. That is the independent plan again: with many steps the samples are about as good as those of a right reflow, and the loss falls as it did for the teacher. Nothing shows but that the paths are as bent as before, and *that is seen only by measuring it* (task 9), or by taking very few steps. (3) `x1 - x_t` is the way that is left, not the velocity: it is $(1-t)(x_1-x_0)$, so the student brakes and stops after about half of the way. Everybody would see that in the samples.
 # </details>
 #
 # **Metric table.** When the check is silent, five fields are trained on two moons: independent pairs, the cheapest pairs of 256, reflow, reflow again, and as an ablation a reflow that tears its pairs apart (defect 2). **Predict** the order of the rows: by cost, by bend, and by the quality of *one* step.
@@ -1013,7 +1013,7 @@ fig_10.tight_layout()
 
 # %% [markdown]
 # **Reading the table.** *Given* is the mean cost of the pairs that a row is trained on, *cost* that of the pairs which its own flow makes: it does not rise. One round takes the independent pairs down by a factor of ten; a second reflow finds nothing more to do, the bend is already a thousandth of what it was. The torn reflow starts from expensive pairs, and its bend is nearly that of the first row: a second training for nothing.
-# *One step*: with independent pairs a blot in the middle (task 3b), after reflow nearly the moons. *What is lost*: more steps do not help the reflow rows, since their error is not in the solver any more. They have learned the end points of the teacher's *twelve* Euler steps, errors included, and added their own; with 64 steps the teacher is far better than its students. In the plane the cheapest pairs of 256 win every column of quality, and they needed no teacher. *The loss* ranks the rows by their plan, not by their samples.
+# *One step*: with independent pairs a blot in the middle (task 3b), after reflow nearly the moons. *What is lost*: more steps do not help the reflow rows, since their error is not in the solver any more. They have learned the end points of the teacher's *twelve* Euler steps, errors included, and added their own; with 64 steps the teacher is far better than its students. In the plane the cheapest pairs of 256 lead in every column of quality (in the last one by less than its floor can tell), and they needed no teacher. *The loss* ranks the rows by their plan, not by their samples.
 #
 # ## The same model in other words
 #
@@ -1110,7 +1110,7 @@ for name, row in rows_11.items():
 # %% [markdown]
 # ## Small images
 #
-# The 8x8 digits of scikit-learn, scaled to $[-1,1]$, 1,500 to train and 297 to test, shuffled. A fully connected network of 64 pixels and the time; three ways to make pairs. **Predict** (a) how much the cheapest pairs of a batch of 128 gain in 64 dimensions, (b) what one step of the independent model looks like, (c) the samples of the *exact* minimiser: with 1,500 images the field is known in closed form (task 3).
+# The 8x8 digits of scikit-learn, scaled to $[-1,1]$, 1,500 to train and 297 to test, shuffled. A fully connected network of 64 pixels and the time; three ways to make pairs. **Predict** (a) how much the cheapest pairs of a batch of 128 gain in 64 dimensions, (b) what one step of the independent model looks like, (c) the samples of the *exact* minimiser: with 1,500 images the field is known in closed form (task 3). The last column of the table is the median Euclidean distance to the nearest training image.
 
 # %%
 grey = torch.from_numpy(load_digits().data).float()[torch.randperm(1797, generator=rng)] / 8 - 1
@@ -1169,7 +1169,7 @@ assert quality_12["by heart"][-1] < 0.01 and near_12["by heart"] < 0.01 < to_tra
 # %% [markdown]
 # **Reading the table.** (a) More than the 16 dimensions of task 8 let one fear: the bend falls from 7.7 to 3.0 and the distance after one step from 0.56 to 0.09, for two processor seconds more of training. (Digits have 64 pixels but vary mostly in far fewer directions.) The *cost* hardly moves, 65.2 to 64.8: paths became straighter, not shorter.
 # (b) The exact field gives the grey blot, 2.6 from the data; the independent *network* does not, its first row has some structure. At $t=0$ it is wrong, then, in a way that happens to help: as a function of $t$ it is smoother than the exact field, which has left the blot after one more step. (c) The exact minimiser ends in training images, at distance 0.00, and its energy distance to the test images is at the floor, like that of any honest sample; a quality column alone would crown it.
-# *Steps against quality.* Reflow is best for one and two steps, and then stays where its teacher of 12 steps put it, at 0.07; with 8 steps the cheapest pairs are ahead of it (0.05), with 32 the independent ones too, level with the cheapest (0.03). All three remain far above the floor: after 10 to 30 seconds of training each, samples lie 2.9 to 3.0 from the nearest training image where held-out images lie 2.1 away, so they are new, and they are blurred. Fewer steps are bought with a ceiling; whether that is a good bargain depends on the steps that you can afford.
+# *Steps against quality.* Of the three networks reflow is best for one and two steps, and then stays where its teacher of 12 steps put it, at 0.07; with 4 steps the cheapest pairs are level with it, with 8 ahead of it (0.05), with 32 the independent ones too, level with the cheapest (0.03). All three remain far above the floor: after 10 to 30 seconds of training each, samples lie 2.9 to 3.0 from the nearest training image where held-out images lie 2.1 away, so they are new, and not clean. Fewer steps are bought with a ceiling; whether that is a good bargain depends on the steps that you can afford.
 #
 # The cell above holds the experiments to what was said of them.
 #
@@ -1184,7 +1184,7 @@ assert quality_12["by heart"][-1] < 0.01 and near_12["by heart"] < 0.01 < to_tra
 # 2. What do the three ways to straighter paths cost, and who pays?
 # <details><summary>Answer</summary>
 #
-# Batch assignment: up to $O(B^3)$ for each batch, in training only, hardly any gain in high dimension, and trouble with conditions (task 8). Reflow: a whole second training, and simulation comes back: the pairs must be made by the teacher's solver, once for all or batch by batch as here. The student can be no better than the teacher's end points. A better solver: nothing in training, more calls at sampling. The first two are paid by whoever trains, the last by whoever samples, every time.
+# Batch assignment: up to $O(B^3)$ for each batch, in training only; its pairs are the further from the optimal ones the higher the dimension, though the digits gained all the same; and it has trouble with conditions (task 8). Reflow: a whole second training, and simulation comes back: the pairs must be made by the teacher's solver, once for all or batch by batch as here. The student can be no better than the teacher's end points. A better solver: nothing in training, more calls at sampling. The first two are paid by whoever trains, the last by whoever samples, every time.
 # </details>
 #
 # 3. Reflow turns curved paths into straight ones. Does it solve the optimal transport problem?
