@@ -1220,7 +1220,7 @@ for eta, known_row in known_table.items():
 #
 # And if it is an ODE, take a better solver. Heun's method (two evaluations a step, error of order 2) in the variable $\sigma$ is the deterministic sampler of Karras et al. (2022).
 #
-# **Claim.** On the roll with its exact field: `ddim_step` is Euler's step to rounding; against a reference by RK4 with very many steps the error of Euler falls like $1/N$ and that of Heun like $1/N^2$ in the number of evaluations. (Levels so that $\log\sigma$ is evenly spaced.)
+# **Claim.** On the eight Gaussians with their exact field: `ddim_step` is Euler's step to rounding; against a reference by RK4 with very many steps the error of Euler falls like $1/N$ and that of Heun like $1/N^2$ in the number of evaluations. (Levels so that $\log\sigma$ is evenly spaced.)
 
 # %%
 octagon = ZOO["eight_gaussians"]
