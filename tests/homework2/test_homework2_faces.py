@@ -84,7 +84,13 @@ def test_decibels_and_discrepancy_agree_with_the_reference(space):
 
 def perfect(got):
     """Scores of a sampler that is exactly right."""
-    changes = {"one": got.regression - 3.01, "gain": 2.04, "misfit": 0.001, "spread": 1.0}
+    changes = {
+        "simple": got.regression - 7.5,
+        "one": got.regression - 3.01,
+        "gain": 2.04,
+        "misfit": 0.001,
+        "spread": 1.0,
+    }
     return got._replace(**changes)
 
 
@@ -117,7 +123,7 @@ def blurred(space):
 
 
 def test_a_blurred_face_earns_the_point_for_its_error_only(blurred):
-    """No gain by averaging and no spread; its small copy is near the input."""
+    """No gain by averaging and no spread; at most its error and its small copy count."""
     assert math.isclose(blurred.one, blurred.regression, abs_tol=0.05)
     assert abs(blurred.gain) < 0.05 and blurred.spread < 0.05
     assert oracle.points_of(blurred) <= 2
@@ -128,12 +134,20 @@ def test_limits_hold_theory_and_exclude_what_is_useless(blurred):
     right = perfect(blurred)
     assert oracle.points_of(right) == 4
     for change in (
-        {"one": right.regression + 0.2},
-        {"one": right.regression - 5},
-        *({"gain": 0.5}, {"gain": 3.0}, {"misfit": 0.05}, {"spread": 0.3}, {"spread": 2.0}),
+        *({"gain": 0.5}, {"gain": 5.0}, {"misfit": 0.05}, {"spread": 0.3}, {"spread": 2.5}),
         {"spread": math.nan},
     ):
         assert oracle.points_of(right._replace(**change)) == 3, change
+    for one in (right.regression + 0.2, right.simple, right.simple + 0.5, math.nan):
+        assert oracle.points_of(right._replace(one=one)) == 0
+
+
+def test_a_network_that_returns_zeros_earns_nothing(space):
+    """The simple guess alone has spread, gain and PSNR enough: it must not be paid."""
+    x = 2 * space["held_out_crops"](8, 32, torch.Generator().manual_seed(3), "toy") - 1
+    zero = lambda images, features: torch.zeros_like(images[:, :3])
+    got = oracle.scores(zero, zero, x, space["low_res"](x, 4), torch.Generator().manual_seed(4))
+    assert math.isclose(got.one, got.simple, abs_tol=1e-3) and oracle.points_of(got) == 0
 
 
 def test_an_output_of_another_shape_is_refused():
