@@ -2767,7 +2767,7 @@ held_small = low_res(held_faces, FACTOR)
 
 # %% tags=["train"]
 def train_faces(loss_of: Callable, file: str, steps: int) -> FaceTrunk:
-    """Train loss_of(net, x0, y, rng) or resume; save the averaged weights in half precision."""
+    """Train loss_of(net, x0, y, rng) or resume; save the averaged weights."""
     torch.manual_seed(SEED)
     rng = torch.Generator(DEVICE).manual_seed(SEED)
     net = FACE_NETS[file]().to(DEVICE, memory_format=torch.channels_last)
@@ -2786,7 +2786,7 @@ def train_faces(loss_of: Callable, file: str, steps: int) -> FaceTrunk:
     losses = fit(loss, net, batches, cfg, kept, rng, {"average": average})
     for step, _ in enumerate(progress(losses, steps, file)):
         average.load_state_dict(ema_step(average.state_dict(), net.state_dict(), 0.999, step))
-    save_weights(file, {k: v.half() for k, v in average.state_dict().items()}, folder=".")
+    save_weights(file, average, folder=".")
     return average
 
 
