@@ -24,7 +24,7 @@ def fisher_divergence(score_p: Tensor, score_q: Tensor) -> Tensor:
 
 
 def ism_loss(score: Callable, x: Tensor) -> Tensor:
-    """Implicit score matching, tr(grad s) + |s|^2 / 2; Hyvarinen (2005), eq. 4. (B, D) -> (B,)."""
+    """Implicit score matching, tr(grad s) + |s|^2 / 2; Hyvarinen (2005), thm. 1. (B, D) -> (B,)."""
     s, trace = exact_trace(lambda t, x: score(x), 0.0, x.detach())
     return trace + s.square().sum(-1) / 2
 
@@ -48,13 +48,13 @@ def ssm_loss(score: Callable, x: Tensor, v: Tensor, exact_norm: bool = False) ->
 def dsm_loss(score: Callable, x: Tensor, sigma: float, eps: Tensor) -> Tensor:
     """Denoising score matching at one level, |s(x + sigma eps) + eps / sigma|^2 / 2.
 
-    Vincent (2011), eq. 9. Its minimiser is the score of the *smoothed* law. x, eps (B, D) -> (B,).
+    Vincent (2011). Its minimiser is the score of the *smoothed* law. x, eps (B, D) -> (B,).
     """
     return (score(x + sigma * eps) + eps / sigma).square().sum(-1) / 2
 
 
 def geometric_sigmas(largest: float, smallest: float, L: int) -> Tensor:
-    """L noise levels in equal ratios, the largest first; Song and Ermon (2019), sec. 4.2. (L,)."""
+    """L noise levels in equal ratios, the largest first; Song and Ermon (2019). (L,)."""
     if not largest > smallest > 0 or L < 2:
         raise ValueError(
             f"expected largest > smallest > 0 and at least 2 levels, got {largest}, {smallest}, {L}"

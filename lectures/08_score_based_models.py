@@ -240,7 +240,7 @@ if SLIDERS:
     interact(show_smoothed, sigma=FloatSlider(value=0.3, min=0.0, max=3.0, step=0.1))
 
 # %% [markdown]
-# One object in three pictures (arrows have the root of the score's length; brighter means longer; a slider for $\sigma$ is in the cell). The score is long where the density is *tiny*, far outside: it is a relative slope. It is zero at modes and at passes between them. And noise (lower row) merges the three basins into one, whose arrows point home from everywhere. Keep that for 8.7.
+# One object in three pictures (arrows have the root of the score's length; brighter means longer; the energy is cut at 14 nats; a slider for $\sigma$ is in the cell). The score is long where the density is *tiny*, far outside: it is a relative slope. It is zero at modes and at passes between them. And noise (lower row) merges the three basins into one, whose arrows point home from everywhere. Keep that for 8.7.
 #
 # So the plan is: let a network $\color{royalblue}{s_\theta}:\mathbb R^D\to\mathbb R^D$ imitate the score. Nothing has to be normalised, and we need not even go through an energy. (Then item 4 is not guaranteed; we shall measure how far a trained network is from a gradient.) To sample, follow it by Langevin dynamics, which needs nothing else:
 # $$
@@ -277,7 +277,7 @@ if SLIDERS:
 # As $v\to\infty$ the KL goes to zero (both laws drown in the same noise), so integrating gives the second form (Lyu, 2009). 3 is the logarithmic Sobolev inequality (Bakry and Émery, 1985), which we use without proof. $\blacksquare$
 # </details>
 #
-# **Claim.** In one dimension, by quadrature: the closed form for Gaussians (and in three dimensions against a mean over exact moments); the integral over noise levels returns the KL for four pairs of mixtures, to $10^{-4}$ nats; the inequality holds for a Gaussian $q$, with equality for a shift.
+# **Claim.** In one dimension, by quadrature: the closed form for Gaussians; the integral over noise levels returns the KL for four pairs of mixtures, to $10^{-4}$ nats; the inequality of item 3 holds for a Gaussian $q$, with equality for a shift.
 
 # %%
 from dgm.score import fisher_divergence  # show
@@ -331,7 +331,7 @@ for name, (kl_n, fisher_n) in pair_values.items():
     assert abs(collected - kl_n) < 1e-4
 
 # %% [markdown]
-# Look at the last row. Two modes far apart, half and half against four to one: 0.22 nats, more than the shift, and a Fisher divergence of almost nothing. **The score is local**: near each mode it is the slope of *that* mode's Gaussian, and the weight, a constant factor there, has no slope. It shows only where the modes meet, at a point of probability $e^{-m^2/2s^2}$. (By item 2 above it is not lost for a *perfect* score, but it hangs by a thread.)
+# Look at the last row. Two modes far apart, half and half against four to one: 0.22 nats, more than the shift, and a Fisher divergence of almost nothing. **The score is local**: near each mode it is the slope of *that* mode's Gaussian, and the weight, a constant factor there, has no slope. It shows only where the modes meet, at a place whose density is smaller by $e^{-m^2/2s^2}$ (modes at $\pm m$, of width $s$). (By item 2 of 8.2 it is not lost for a *perfect* score, but it hangs by a thread.)
 #
 # **Predict**, from the third column of the figure below: we wiggle a Gaussian, $q(x)=p(x)\,(1+0.3\sin kx)$, and let $k$ grow. What do KL and Fisher say? And on which noise levels (fourth panel) does the Fisher divergence see the weights after all?
 
@@ -362,8 +362,8 @@ for ax_b in axes_blind:
 fig_blind.tight_layout()
 
 # %% [markdown]
-# First panel: two laws in different shades, and two scores (solid, dashed) on top of each other except at the middle. Second: KL does not care how far the modes are apart; the Fisher divergence falls off a cliff, like $m\,e^{-m^2/2}$ (the width of the seam times the density there times the square of the jump). Third, the reverse: fast small wiggles leave KL alone and make the Fisher divergence grow like $k^2$. Fourth: the area under each curve is a KL (item 2). For far modes all of it comes from noise levels
-# around the distance between the modes: **blur the data until the modes overlap, and the score knows the weights.** This single panel is the reason for the noise ladder of 8.7.
+# First panel: two laws in different shades, and two scores (solid, dashed) on top of each other except at the middle. Second: KL does not care how far the modes are apart; the Fisher divergence falls off a cliff, like $m\,e^{-m^2/2}$ (the width of the seam times the density there times the square of the jump). Third, the reverse: fast small wiggles leave KL alone and make the Fisher divergence grow like $k^2$. Fourth: the area under each curve is a KL (item 2). For far modes nearly all of it comes from noise levels
+# comparable with the distance between the modes: **blur the data until the modes overlap, and the score knows the weights.** This single panel is the reason for the noise ladder of 8.7.
 #
 # ## 8.4 Basic (implicit) score matching
 #
@@ -384,7 +384,7 @@ fig_blind.tight_layout()
 #
 # Read the two terms: $|\color{royalblue}{s_\theta}|^2$ wants *short* arrows at the data (data sit near modes), the divergence wants them to *converge* there (data are attractors). Neither asks what happens where there are no data.
 #
-# **Claim.** (a) $J_{\text{ESM}}-J_{\text{ISM}}$ is the same number for five random networks, and it is half the *Fisher information* of the data, $\tfrac12\mathbb E|\nabla\log p|^2$; all three by quadrature. (b) For a linear score $\color{royalblue}{s}(x)=-W(x-m)$ on any finite sample, implicit score matching has its minimum at the sample mean and $W=\hat\Sigma^{-1}$: for Gaussians it *is* maximum likelihood.
+# **Claim.** (a) $J_{\text{ESM}}-J_{\text{ISM}}$ is the same number for five random networks, and it is half the *Fisher information* of the data, $\tfrac12\mathbb E|\nabla\log p|^2$; all three by quadrature. (b) For a linear score $\color{royalblue}{s}(x)=-W(x-m)$ on a finite sample whose covariance $\hat\Sigma$ is invertible, implicit score matching has zero gradient, hence (it is a convex quadratic in $W$ and $Wm$) its minimum, at the sample mean and $W=\hat\Sigma^{-1}$: for Gaussians it *is* maximum likelihood.
 
 # %%
 from dgm.score import ism_loss  # show
@@ -463,7 +463,7 @@ fig_const.tight_layout()
 # \mathbb E[x\mid\tilde x]=\tilde x+\sigma^2\,\nabla\log\color{darkorange}{p_\sigma}(\tilde x),\qquad
 # \operatorname{Cov}[x\mid\tilde x]=\sigma^2I+\sigma^4\,\nabla^2\log\color{darkorange}{p_\sigma}(\tilde x).
 # $$
-# **A denoiser is a score, a score is a denoiser.** The least-squares guess of the clean point is one step of length $\sigma^2$ along the score, and the Jacobian of the score even tells how uncertain that guess is. Taking the trace and the mean of the second formula, the best possible mean squared error of a denoiser is
+# **A denoiser is a score, a score is a denoiser.** The least-squares guess of the clean point is one step along the score, $\sigma^2$ times its length, and the Jacobian of the score even tells how uncertain that guess is. Taking the trace and the mean of the second formula, the best possible mean squared error of a denoiser is
 # $$
 # \mathbb E\big|x-\mathbb E[x\mid\tilde x]\big|^2=D\sigma^2-\sigma^4\,\mathbb E_{\color{darkorange}{p_\sigma}}|\nabla\log\color{darkorange}{p_\sigma}|^2 .
 # $$
@@ -731,9 +731,9 @@ for ax_s in axes_slices:
 fig_slices.tight_layout()
 
 # %% [markdown]
-# Left: the exact norm cuts the variance by a factor of two to three (Gaussian) and four to five (signs) here. It need not do so everywhere: in $Q$ the two terms can cancel. Middle: sliced and denoising losses are flat in $D$ where the implicit one climbs; at $D=784$ the difference is three orders of magnitude.
+# Left: the exact norm cuts the variance by a factor of two to three (Gaussian) and four to five (signs) here. It need not do so everywhere: in $Q$ the two terms can cancel. Middle: the sliced loss (one derivative pass in $x$) and the denoising loss (none) are flat in $D$ where the implicit one ($D$ passes) climbs; carried on in proportion to $D$, the difference at $D=784$ would be between two and three orders of magnitude.
 #
-# Right, and in the table: explicit matching (an oracle) shows what 2,000 points could give. Implicit and sliced estimates have hardly any bias. With one draw per point, slicing pays for its saved passes with nearly three times the variance of the implicit fit, with ten draws with next to nothing. Denoising draws a U: at small $\sigma$ the noisy targets, of size $1/\sigma$, drown everything, at large $\sigma$ the smoothing does; at its best it comes close to the others, without any derivative in $x$. (The small negative numbers are zeros: the estimate of bias$^2$ is unbiased and noisy.) And the bias disappears *if what we want is the smoothed score itself*. That is where we are going.
+# Right, and in the table: explicit matching (an oracle) shows what 2,000 points could give. Implicit and sliced estimates have hardly any bias. With one draw per point, slicing pays for its saved passes with nearly three times the variance of the implicit fit (VR: 1.6 times), with ten draws with next to nothing. Denoising draws a U: at small $\sigma$ the noisy targets, of size $1/\sigma$, drown everything, at large $\sigma$ the smoothing does; at its best it comes close to the others, without any derivative in $x$. (The small negative numbers are zeros: the estimate of bias$^2$ is unbiased and noisy.) And the bias disappears *if what we want is the smoothed score itself*. That is where we are going.
 #
 # ### The three losses with networks
 #
@@ -770,7 +770,7 @@ for column, (name, (net, seconds)) in zip(axes_fields[:, 1:].T, field_runs.items
 fig_fields.tight_layout()
 
 # %% [markdown]
-# Upper row: one exact and three learned fields on one scale; "left" is the Fisher divergence to the exact score on held-out data, in percent of $\mathbb E|\nabla\log p|^2$. Lower row: the size of the error on one scale, with the line inside which nearly all data lie. All three are good *where the data are*, and fail along the seams where the exact field turns round, and outside: no loss looked there. Denoising has most left, since it is measured against the *unsmoothed* score, which it did not aim at. "Twist" is how much of the Jacobian is antisymmetric: a free network is not exactly a gradient, but close.
+# Upper row: one exact and three learned fields on one scale; "left" is the Fisher divergence to the exact score on held-out data, in percent of $\mathbb E|\nabla\log p|^2$. Lower row: the size of the error on one scale, with the line inside which nearly all data lie. All three are best *where the data are*; what is left there, 14 to 33 percent, shows as the lighter band between the moons, where the exact field turns round. Outside they fail: no loss looked there. Denoising has most left, since it is measured against the *unsmoothed* score, which it did not aim at. "Twist" is how much of the Jacobian is antisymmetric: a free network is not exactly a gradient, but close.
 #
 # A sampler has to start somewhere, and it starts outside. That is the next problem.
 #
@@ -811,7 +811,7 @@ for ax_r in axes_ring:
 fig_ring.tight_layout()
 
 # %% [markdown]
-# With a little noise the law has a density everywhere, the score exists, and the loss settles at its floor. Digits are a surface too: black borders, strokes with few degrees of freedom. So noise is not a trick for DSM only: *the object to learn is a smoothed score*.
+# With a little noise the law has a density everywhere, the score exists, and the loss settles at its floor. Right: at the circle, radius 1.5, the field that was learned without noise falls almost vertically, and what it says elsewhere (the red branch on the left) means nothing. Digits are a surface too: black borders, strokes with few degrees of freedom. So noise is not a trick for DSM only: *the object to learn is a smoothed score*.
 #
 # ### Second problem: no data, no score. Third problem: Langevin does not know the weights
 #
@@ -853,7 +853,7 @@ assert abs((annealed_end.sum(1) < 0).float().mean().item() - 0.2) < 6 * far_erro
 assert (plain_end.sum(1) < 0).float().mean().item() > 0.2 + 6 * far_error
 
 # %% [markdown]
-# The plain chains split into halves because the start did; nobody told them that the upper mode weighs four times as much. The annealed ones decided while the law was one blob.
+# The plain chains split into halves because the start did; nobody told them that the upper mode weighs four times as much. The annealed ones decided while the law was one blob. (They are not perfect: 23 % is some three standard errors too many, more than chance would do. Sixty steps at each of ten levels repair much, not all, of what the level above got wrong.)
 #
 # ### One network for all levels: conditioning and weighting
 #
@@ -883,7 +883,7 @@ assert (plain_end.sum(1) < 0).float().mean().item() > 0.2 + 6 * far_error
 from dgm.score import Ncsn, ncsn_loss  # show
 
 # %% [markdown]
-# Other weights have other meanings. By item 2 of 8.3, weighting each level's explicit loss by $\lambda(v)=1$ per unit of *variance* $v=\sigma^2$ gives exactly the KL in nats: on a geometric ladder, where $dv\propto\sigma^2$, that is the same $\sigma^2$. NCSN's weight, chosen for balance, is maximum likelihood in disguise.
+# Other weights have other meanings. By item 2 of 8.3, weighting each level's explicit loss by $\lambda(v)=1$ per unit of *variance* $v=\sigma^2$ gives exactly the KL in nats: on a geometric ladder, where $dv\propto\sigma^2$, that is the same $\sigma^2$. NCSN's weight, chosen for balance, is maximum likelihood in disguise (word for word only if the learned scores are those of *one* law with growing noise, which nothing enforces).
 #
 # > **Training box · noise-conditional score network**
 # >
@@ -892,7 +892,7 @@ from dgm.score import Ncsn, ncsn_loss  # show
 # > | **Needs** | data $x$, a ladder $\sigma_1>\dots>\sigma_L$, a network $\color{royalblue}{s_\theta}(x,\sigma)$ with outputs like its inputs |
 # > | **Repeat** | draw a batch $x$, a level $i$ and a noise $\varepsilon$ for each example; one Adam step; update the running mean of the parameters (EMA) |
 # > | **Loss** (minimise) | $\tfrac12\lvert\sigma_i\,\color{royalblue}{s_\theta}(x+\sigma_i\varepsilon,\sigma_i)+\varepsilon\rvert^2$, summed over coordinates, averaged over the batch |
-# > | **Watch** | the loss *by level* (it lies between 0 and $D/2$; the constant is unknown); samples; never the total alone |
+# > | **Watch** | the loss *by level* (its least value lies between 0 and $D/2$, unknown); samples; never the total alone |
 # >
 # We train on eight modes of *unequal* weights, $1:2:\dots:8$, where the exact score of every level is known. Ten levels; 3,000 steps of a small network, here and now, with the right weights and, for a comparison that comes later, with $\lambda=1$.
 
@@ -933,7 +933,7 @@ fig_levels.suptitle(r"Scores of five levels, times $\sigma$, on one scale: exact
 fig_levels.tight_layout()
 
 # %% [markdown]
-# At $\sigma=4$ one arrow field points to the centre of mass; on the way down it splits into basins. Under each learned field stands what is left of the Fisher divergence at that level (on data of that level, in percent). Where the fields differ, as inside the ring at small $\sigma$, no example of that level ever falls, and with annealing nobody will ask the network there.
+# At $\sigma=4$ one arrow field points to the centre of mass; on the way down it splits into basins. Under each learned field stands what is left of the Fisher divergence at that level (on data of that level, in percent). Where the fields differ, as inside the ring at small $\sigma$, hardly an example of that level ever falls, and with annealing hardly anybody will ask the network there.
 #
 # ### Sampling, with steps chosen by a closed form
 #
@@ -975,7 +975,7 @@ ax_step.legend(fontsize=8)
 fig_step.tight_layout()
 
 # %% [markdown]
-# However a hundred evaluations are divided, the best $r$ is between 0.3 and 0.63, far above what one would dare in a single long chain; with a much smaller one the chain cannot forget the top of the ladder. The price is noise that is too strong at the end, by 9 to 32 % in variance, which the last step removes. For a single point *few* levels are better: it has no modes to merge. How many levels a data set needs is not in this closed form; each must hand over to the next a sample that the next one's Langevin can repair, and the finer the structure, the closer they must stand. For the digits we take a hundred levels of one step, and try fewer under "What breaks".
+# However a hundred evaluations are divided, the best $r$ is between 0.3 and 0.63, far above what one would dare in a single long chain; with a much smaller one the chain cannot forget the top of the ladder. The price is noise that is too strong at the end, by 9 to 32 % in variance, which the last step removes (for a single point entirely). For a single point *few* levels are better: it has no modes to merge. How many levels a data set needs is not in this closed form; each must hand over to the next a sample that the next one's Langevin can repair, and the finer the structure, the closer they must stand. For the digits we take a hundred levels of one step, and try fewer under "What breaks".
 #
 # **The last step.** Samples follow $\color{darkorange}{p_{\sigma_L}}$, data *plus noise*. Tweedie's formula removes it in one evaluation without noise, $x\leftarrow x+\sigma_L^2\,\color{royalblue}{s_\theta}(x,\sigma_L)$ (Jolicoeur-Martineau et al., 2021).
 #
@@ -985,7 +985,7 @@ fig_step.tight_layout()
 # > |---|---|
 # > | **Needs** | $\color{royalblue}{s_\theta}(x,\sigma)$, the ladder, $T$ steps per level, the ratio $r$ |
 # > | **Do** | $x\sim\mathcal N(0,\sigma_1^2I)$; for $i=1..L$, $T$ times: $x\leftarrow x+\tfrac{h_i}2\color{royalblue}{s_\theta}(x,\sigma_i)+\sqrt{h_i}\,z$ with $h_i=r\sigma_i^2$; last, $x\leftarrow x+\sigma_L^2\,\color{royalblue}{s_\theta}(x,\sigma_L)$ |
-# > | **Cost** | $LT+1$ evaluations of the network (100 on the digits below, 1,000 in the paper); approximate: the bias is that of the steps and of the network |
+# > | **Cost** | $LT+1$ evaluations of the network (101 on the digits below; $LT=1{,}000$ in Song and Ermon, 2019); approximate: the bias is that of the steps and of the network |
 # >
 # Here it is at work on the uneven modes, ten levels of six steps, every step a frame. **Predict:** at which $\sigma$ is the mode of a particle decided?
 
@@ -1014,7 +1014,7 @@ fig_film.tight_layout()
 animate(draw_particles, len(film), size=(3.4, 3.6), fps=8, dpi=60, cap=250_000)
 
 # %% [markdown]
-# The decision falls in the first half of the film, while $\sigma$ is comparable with the distance of the modes; later levels only sharpen. That is the fourth panel of the blindness figure, in motion. Now numbers: weights of the eight modes, and sliced Wasserstein distance to data in units of its floor (what two samples of the data are apart), for the learned scores, the exact ones, and the plain sampler that uses only the smallest level with the same number of evaluations.
+# The decision falls by the middle of the film, while $\sigma$ is comparable with the distance of the modes; later levels only sharpen. That is the fourth panel of the blindness figure, in motion. Now numbers: weights of the eight modes, and sliced Wasserstein distance to data in units of its floor (what two samples of the data are apart), for the learned scores, the exact ones, and the plain sampler that uses only the smallest level with the same number of evaluations.
 
 # %%
 plane_data = uneven.sample(CHAINS, rng)
@@ -1044,7 +1044,7 @@ assert (mode_rows["annealed, learned"] - true_share).abs().max() < 0.05
 assert (mode_rows["plain Langevin, learned"] - true_share).abs().max() > 0.05
 
 # %% [markdown]
-# **Claim** (of the cell above, after training): the learned network with annealing has every mode's weight within 0.05; the plain sampler, with the *same* network, does not. Its distance to the data is a few floors, about that of the exact scores with the same steps: sixty steps are not many. The last step brings some three percent more particles within three standard deviations of a mode; what is still missing was misplaced at an earlier level.
+# **Claim** (of the cell above, after training): the learned network with annealing has every mode's weight within 0.05; the plain sampler, with the *same* network, does not. Its distance to the data is a few floors, about that of the exact scores with the same steps: sixty steps are not many. The last step brings another three percent of the particles within three standard deviations of a mode; what is still missing must have been misplaced at an earlier level.
 #
 # ### Digits
 #
@@ -1118,7 +1118,7 @@ axes_denoise[3].legend(fontsize=8)
 fig_denoise.tight_layout()
 
 # %% [markdown]
-# The columns of the three sheets are $\sigma=0.1,0.3,0.6,1,2,4$. Up to $\sigma\approx1$ the network returns *this* digit, at 4 a blurred mean of many. The exact minimiser answers with *training* digits, at small noise with a single one, and there its loss on test digits is far above even the trivial answer's. (At large noise, where any denoiser averages over many digits, it is a little better than the network: our training was short.) That is a warning worth a lecture of its own: **the perfect score of the training set only plays back the training set.** That NCSN makes new digits is due to what the network *cannot* represent.
+# The columns of the three sheets are $\sigma=0.1,0.3,0.6,1,2,4$. Up to $\sigma\approx1$ the network returns *this* digit, at 4 a blurred mean of many. The exact minimiser answers with *training* digits, at small noise with a single one, and there its loss on test digits is far above even the trivial answer's. (At large noise, where any denoiser averages over many digits, it is a little better than the network: our training was short.) That is a warning worth a lecture of its own: **the perfect score of the training set only plays back the training set.** That NCSN makes new digits is due to what the network *cannot* represent, or did not learn in its short training.
 #
 # Now samples: a hundred levels, *one* Langevin step each, $r$ from the closed form, and one last step.
 
@@ -1165,7 +1165,7 @@ for ax_d, (images, title) in zip(axes_digits, ((mnist_test.x[:64], "test digits"
 fig_digits.tight_layout()
 
 # %% [markdown]
-# Most samples are digits, some are strokes that did not agree on one; ones are rarer than in the data (0.05 against 0.11). The Frechet distance is on the features of the course's digit classifier, with 1,000 images on both sides; its floor, between halves of the test set, is not zero. The last step is invisible to the eye and worth 25 units. Compare the last row: noise of 0.05 on *real* digits costs 29, so nearly all that such noise can cost was taken back, and the rest is in the shapes. (Jolicoeur-Martineau et al., 2021, found it to matter on larger images too.)
+# Most samples are digits, some are strokes that did not agree on one; ones are rarer than in the data (0.05 against 0.11). The Frechet distance is on the features of the course's digit classifier, with 1,000 images on both sides; its floor, between two disjoint thousands of test digits, is not zero. The last step is invisible to the eye and worth 25 units. Compare the last row: noise of 0.05 on *real* digits costs 29, so nearly all that such noise can cost was taken back, and the rest is in the shapes. (Jolicoeur-Martineau et al., 2021, found it to matter on larger images too.)
 #
 # Here is the path of 18 digits, every second step a frame, and below it what the network *believes* at each moment, $x+\sigma^2\color{royalblue}{s_\theta}(x,\sigma)$. **Predict:** when can you first read the digits in the beliefs, and when in the samples?
 
@@ -1194,7 +1194,7 @@ animate(draw_digit_frame, IMAGE_LEVELS // 2 + 1, size=(4.4, 2.4), fps=8, dpi=60,
 #
 # ### The same network, another question: filling in
 #
-# A score can be *added to*. To fill in the missing half of an image, run the same ladder, and before every step replace the known pixels by their noisy version at the present level. No training for this task took place.
+# The ladder can be *steered*. To fill in the missing half of an image, run the same ladder, and before every step replace the known pixels by their noisy version at the present level. No training for this task took place.
 
 # %%
 from dgm.score_tools import annealed_inpaint
@@ -1215,13 +1215,13 @@ show_images(axes_fill[1], torch.cat([unit(clean_digits[:9]), torch.cat(nearest)]
 fig_fill.tight_layout()
 
 # %% [markdown]
-# The answers agree with what is given and differ in what is not, instead of one compromise. But not every one is a digit: replacing pixels is an approximation (the chain is never told *why* they changed), and one step per level gives the halves little time to agree. Homework 2 trains a conditional model instead, on faces. On the right: the samples are near training digits, as they should be, but not copies.
+# The answers agree with what is given and differ in what is not, instead of one compromise. But not every one is a digit: replacing pixels is an approximation (the chain is never told *why* they changed), and one step per level gives the halves little time to agree. Homework 2 trains a conditional model instead, on faces. On the right: a sample that is a good digit resembles its nearest training digit, as it should, but none is a copy; a bad one resembles none of them.
 #
 # ## What breaks
 #
 # Four classic mistakes, shown failing.
 #
-# **(a) No weighting.** We trained a second network in the plane with $\lambda=1$. **Predict** which levels suffer. **(b) Boundaries.** Implicit score matching needs $p\,s\to0$ at the boundary. Take waiting times, $p(x)=e^{-x}$ on $x>0$, and the model $s(x)=-\lambda$. What does the loss $\tfrac12\lambda^2$ say, and what is the truth? **(c) Few points.** A finite data set has no density; a flexible model will find out.
+# **(a) No weighting.** We trained a second network in the plane with $\lambda=1$. **Predict** which levels suffer. **(b) Boundaries.** Implicit score matching needs $p\,s\to0$ at the boundary. Take waiting times, $p(x)=e^{-x}$ on $x>0$, and the model $s(x)=-\lambda$ (here $\lambda$ is a rate, not a weight). What does the loss $\tfrac12\lambda^2$ say, and what is the truth? **(c) Few points.** A finite data set has no density; a flexible model will find out.
 
 # %%
 level_error = {}
@@ -1297,7 +1297,7 @@ for ax_w, (name, images) in zip(axes_wrong, wrong_ladders.items()):
 # - **VAEs (4), hierarchical.** Read the ladder as latents $x_1,\dots,x_L$ with a *fixed* encoder that adds noise. The ELBO of that model is a weighted sum of denoising losses: that is lecture 9.
 # - **GANs (5-7).** A discriminator's optimal logit is $\log p/q$; its gradient is the difference of two scores. A score model learns one of them directly, by regression, with nobody to fight against.
 # - **Diffusion (9).** Instead of $x+\sigma\varepsilon$, take $\sqrt{\bar\alpha}\,x+\sqrt{1-\bar\alpha}\,\varepsilon$: the same laws on another scale. $\varepsilon_\theta$ above is already its network; annealed Langevin becomes a fixed number of reverse steps, with no step size to choose.
-# - **Flow matching (10).** The velocity that carries $\color{darkorange}{p_{\sigma}}$ along as $\sigma$ shrinks is $-\sigma\,\nabla\log\color{darkorange}{p_\sigma}$ per unit of $-\sigma$: drop the Langevin noise, keep the drift, and the sampler is an ODE.
+# - **Flow matching (10).** The velocity that carries $\color{darkorange}{p_{\sigma}}$ along is $\frac{dx}{d\sigma}=-\sigma\,\nabla\log\color{darkorange}{p_\sigma}(x)$, up the score as $\sigma$ shrinks: drop the Langevin noise, keep the drift, and the sampler is an ODE.
 #
 # ## The family card
 # {{ family_card 8 }}
