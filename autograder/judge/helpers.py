@@ -18,11 +18,26 @@ def helpers(room: WeightRoom, opening: dict[str, Any], released: dict[str, Any])
     """`trained`, `held_out_images`, `held_out_name`, `homework_rng`; `check_gradient` unless it was
     released.
     """
+
+    def homework_rng(name: str) -> torch.Generator:
+        """A generator for `name`: one for all students and every regrade of the homework's term."""
+        seed = derive(opening["homework_secret"], "homework_rng", name)
+        return torch.Generator().manual_seed(seed)
+
+    given: dict[str, Callable] = {"trained": room.trained, "homework_rng": homework_rng}
+    given |= _held_out(Path(opening["cache"]), opening["homework_secret"])
+    if "check_gradient" not in released:
+        given["check_gradient"] = check_gradient
+    return given
+
+
+def _held_out(cache: Path, secret: str) -> dict[str, Callable]:
+    """What tells of held-out images, which are loaded at the first call."""
     loaded: dict[str, HeldOut] = {}
 
     def images() -> HeldOut:
         if not loaded:
-            loaded["all"] = held_out(Path(opening["cache"]), opening["homework_secret"])
+            loaded["all"] = held_out(cache, secret)
         return loaded["all"]
 
     def held_out_images(n: int = 2000, shifted: bool = True) -> torch.Tensor:
@@ -33,17 +48,4 @@ def helpers(room: WeightRoom, opening: dict[str, Any], released: dict[str, Any])
         """The data set they come from: "mnist", or "digits" where MNIST cannot be had."""
         return images().name
 
-    def homework_rng(name: str) -> torch.Generator:
-        """A generator for `name`: one for all students and every regrade of the homework's term."""
-        seed = derive(opening["homework_secret"], "homework_rng", name)
-        return torch.Generator().manual_seed(seed)
-
-    given: dict[str, Callable] = {
-        "trained": room.trained,
-        "held_out_images": held_out_images,
-        "held_out_name": held_out_name,
-        "homework_rng": homework_rng,
-    }
-    if "check_gradient" not in released:
-        given["check_gradient"] = check_gradient
-    return given
+    return {"held_out_images": held_out_images, "held_out_name": held_out_name}
