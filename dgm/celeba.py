@@ -5,7 +5,7 @@ One function makes an image smaller, `low_res`, for the input of the task and fo
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,9 @@ def low_res(x: Tensor, factor: int) -> Tensor:
     return F.avg_pool2d(x, factor)
 
 
-def square_face(picture, size: int, crop: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> Tensor:
+def square_face(
+    picture: Any, size: int, crop: tuple[float, float, float] = (0.0, 0.0, 1.0)
+) -> Tensor:
     """Central square of the full width of a picture (PIL), as uint8 (3, size, size).
 
     crop: shift right and down, and side, as shares of the width: a photo of 178 x 218 and its copy

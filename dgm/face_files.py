@@ -13,6 +13,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from dgm.image_files import DataError, cache_folder
 
@@ -52,7 +53,7 @@ class FaceFiles:
         if not self.names:
             raise FileNotFoundError(f"no picture named like 000001.jpg in {folder} or {packed}")
 
-    def read(self, name: str):
+    def read(self, name: str) -> Any:
         """The picture as a PIL image in RGB; DataError that names a damaged file."""
         from PIL import Image
 
