@@ -86,11 +86,6 @@ draw_family_tree(ax_tree, 10);
 # ## Recap: diffusion models
 # {{ summary 9 pending }}
 #
-# <details><summary><b>Notation of the course</b> (open when a symbol is new)</summary>
-#
-# {{ notation }}
-# </details>
-#
 # **Mind the clock.** Diffusion counts levels from the data ($t=0$, the first noisy level) to the noise ($t=T-1$). From here on time is continuous and runs the other way: $x_0$ is **noise** at $t=0$ and $x_1$ is **data** at $t=1$. A field is $\color{royalblue}{v_\theta}(x,t)$, in code `model(x_t, t, cond)` with $t$ of shape `(B,)`; the exact one is $u_t(x)$.
 #
 # ## Motivation: the same knowledge, fewer steps
@@ -1307,7 +1302,7 @@ for ax_w in axes_wrong:
 fig_wrong.tight_layout()
 
 # %% [markdown]
-# Each of the three runs without an error message. (1) The field of late times is asked at the start and tears the noise apart before there is anything to see. (2) Second panel (independent pairs): right is right. Third: the plan has paired the right half of the *noise* with the right half of the data, so for the label "right" the network has never seen noise from the left, and what it
+# Each of the three runs without an error message. (1) A glance would pass it: there are eight clumps. But their ring is too small (the modes of the data lie at distance 2) and threads join them; a mistake that leaves a plausible picture is the worst kind, and only a distance or an exact case finds it. (2) Second panel (independent pairs): right is right. Third: the plan has paired the right half of the *noise* with the right half of the data, so for the label "right" the network has never seen noise from the left, and what it
 # does with it is invention. The marginal law of the pairs is right, the *conditional* one is not: given the label, $x_0$ is no longer the noise that the sampler draws. Assign within each label (fourth panel). (3) Shuffled, the pairs are an independent coupling again: what is trained is plain flow matching, bent as ever, and one step falls on the mean. Nothing in the loss says so, except that it is higher.
 #
 # ## The family card, complete
