@@ -53,7 +53,7 @@ def rate_parts(ab: Tensor, var: float) -> RateParts:
 def reverse_law(x_t: Tensor, ab_t: Tensor, ab_s: Tensor, mean: Tensor, var: float) -> Moments:
     """q(x_s | x_t), s before t, when the data are N(mean, var I): mean (B, D), variance ().
 
-    x_t (B, D); ab_t < ab_s <= 1, (); mean (B, D) or (D,); var >= 0, 0 means x_0 = mean exactly.
+    x_t (B, D); 0 <= ab_t < ab_s <= 1, (); mean (B, D) or (D,); var >= 0, 0 means x_0 = mean.
     """
     alpha = ab_t / ab_s
     var_s, var_t = (ab * var + 1 - ab for ab in (ab_s, ab_t))
@@ -142,8 +142,8 @@ def eta_step(
 def output_variance(step: Callable, levels: Tensor, var: float) -> Tensor:
     """Exact variance, (), of what a sampler returns for data N(0, var) and the exact network.
 
-    From N(0, 1) by step(x_t, eps_hat, ab_t, ab_s, noise), affine in its first two tensors and in
-    noise, from each of `levels` (S + 1,) to the next; the last is 1. No random numbers.
+    From N(0, 1) by step(x_t, eps_hat, ab_t, ab_s, noise), linear in x_t, eps_hat and noise with
+    no constant, from each of `levels` (S + 1,) to the next; the last is 1. No random numbers.
     """
     unit = torch.eye(2, dtype=levels.dtype)  # a unit of x and no noise; no x and a unit of noise
     total = torch.ones_like(levels[0])

@@ -68,6 +68,7 @@ SEED = 0
 LINE_DRAWS = 20_000  # samples on the line; smoke: 500
 PLANE_DRAWS = 2000  # samples of each sampler in the plane; smoke: 200
 DIGIT_STEPS = 2400  # training steps of the network for digits; smoke: 5
+EMA_DECAY = 0.99  # of the average of the weights: it remembers about 1 / (1 - EMA_DECAY) steps
 DIGIT_DRAWS = 1000  # samples of each row of the digit table; smoke: 30
 
 # %%
@@ -288,6 +289,9 @@ def check_reverse():
     check_close("var", got.var, v, slips, "", "Var x_s - gain Cov(x_s, x_t)")
     for name, a, b in zip(Moments._fields, reverse_law(x_t, ab_t, ab_s, mean, 0.0), bayes(x_t, mean, ab_t, ab_s)):
         check_close(f"{name} for data that are a point", a, b)
+    nothing = (ab_s.sqrt() * mean.expand(4, 3), ab_s * var + 1 - ab_s)  # the law of x_s alone
+    for name, a, b in zip(Moments._fields, reverse_law(x_t, 0 * ab_t, ab_s, mean, var), nothing):
+        check_close(f"{name} at ab_t = 0, where x_t says nothing", a, b, look="a division by alpha, which is 0 there")
     data = reverse_law(x_t, ab_t, one[0], mean, var)
     check_close("var of the last step, to the data", data.var, joint(ab_t, var, one[0])[1], look="ab_s = 1 must be allowed")
 
@@ -499,7 +503,7 @@ check_weights()
 #
 # <details><summary>Answer</summary>
 #
-# (a) Read the printed shares: the bound spends a fifth of its weight on the ten cleanest levels of a thousand, where the noise is invisible and the network has to guess the last decimal of each pixel; $L_{\text{simple}}$ spends a hundredth there and moves the rest to the middle and high levels, where shape is decided. From about $t=100$ on the blue curve is nearly flat, and there the two losses agree up to a constant. (b) $v$ or $x_0$: from $\varepsilon$, $x_0$ is found by dividing by $\sqrt{\bar\alpha}\to0$, and at $\bar\alpha=0$, where $x_t=\varepsilon$, the loss is 0 for a network that copies its input and knows nothing.
+# (a) Read the printed shares: the bound spends a fifth of its weight on the ten cleanest levels of a thousand, where the noise is invisible and the network has to guess the last decimal of each pixel; $L_{\text{simple}}$ spends a hundredth there and moves the rest to the middle and high levels, where shape is decided. From about $t=100$ on the blue curve is nearly flat, within a factor of two: there the two losses nearly agree, up to a constant. (b) $v$ or $x_0$: from $\varepsilon$, $x_0$ is found by dividing by $\sqrt{\bar\alpha}\to0$, and at $\bar\alpha=0$, where $x_t=\varepsilon$, the loss is 0 for a network that copies its input and knows nothing.
 # (c) There $x_0\approx x_t$: copying the input is nearly perfect, and $\hat\varepsilon=(x_t-\sqrt{\bar\alpha}\hat x_0)/\sqrt{1-\bar\alpha}$ magnifies what is left. $v$ is close to $\varepsilon$ at the clean end and to $-x_0$ at the noisy one: the good half of each.
 # </details>
 
@@ -670,7 +674,7 @@ fig_7.tight_layout()
 # <details><summary>Answer</summary>
 #
 # At ten steps $\eta=0$ gives 0.131, $\eta=1$ gives 0.104, `large` gives 0.358, for 0.25. A long step goes towards $\hat x_0=\mathbb E[x_0\mid x_t]$ as if that were $x_0$; a conditional mean varies less than what it is the mean of, and with few steps nothing gives the lost spread back. $\eta=1$ loses most: it throws away noise that fitted and draws new noise with the variance of a *point* (task 3, $v=0$).
-# `large` adds noise in long steps that no later step removes: too wide, and on images grainy. This is why DDIM's tables at few steps favour $\eta=0$ so clearly, and why a too small variance may look like a *success*: smooth, clean, and without diversity.
+# `large` adds noise in long steps that no later step removes: too wide, and on images grainy. This is one reason why DDIM's tables at few steps favour $\eta=0$ so clearly, and why a too small variance may look like a *success*: smooth, clean, and without diversity.
 # </details>
 
 # %%
@@ -681,7 +685,7 @@ from dgm.diffusion_seminar import output_variance  # task
 def check_output():
     """The output is linear in the start and in all noise: autograd finds every coefficient; the variance is the sum of squares."""
     levels, var, probe = torch.tensor([0.01, 0.1, 0.5, 0.9, 1.0]).double(), 0.3, torch.eye(2).double()
-    toy = lambda x_t, eps_hat, ab_t, ab_s, noise: 0.9 * x_t - (0.2 + ab_s) * eps_hat + (1.1 - ab_t) * noise  # no sampler, but affine
+    toy = lambda x_t, eps_hat, ab_t, ab_s, noise: 0.9 * x_t - (0.2 + ab_s) * eps_hat + (1.1 - ab_t) * noise  # no sampler, but linear
     noise = torch.zeros(5).double().requires_grad_()  # the start, then one number for each step
     x = noise[0]
     for k, (ab_t, ab_s) in enumerate(zip(levels, levels[1:])):
@@ -907,7 +911,7 @@ digit_ab = linear_alpha_bar(1000)
 def train_digits(steps, g):
     """A class-conditional U-Net by your loss, a tenth of the labels dropped; returns it, its average and the losses."""
     net = UNet(base=32, mults=(1, 2), patch=2, span=1000, classes=10).to(memory_format=torch.channels_last)
-    ema, losses = Ema(net, 0.998), []
+    ema, losses = Ema(net, EMA_DECAY), []
 
     def loss(rows):
         n = len(rows)
@@ -1001,7 +1005,7 @@ axes_11[0].legend(fontsize=8)
 fig_11.tight_layout()
 
 # %% [markdown]
-# **Ablation.** The digits' network, DDIM with even levels. A support vector machine trained on the real images says whether a sample shows what was asked for. *Energy* is the energy distance to the 297 held-out images (for the training images it is the floor); *spread* the mean distance of two samples of one digit; *nearest* the median distance to the nearest training image: much less than that of held-out images would mean copies.
+# **Ablation.** The digits' network, DDIM with even levels. A support vector machine trained on the real images says whether a sample shows what was asked for. *Energy* is the energy distance to the 297 held-out images (for the training images it is the floor; the estimate is unbiased and can fall a little below 0); *spread* the mean distance of two samples of one digit; *nearest* the median distance to the nearest training image: much less than that of held-out images would mean copies.
 
 # %%
 judge = SVC(C=10.0, gamma=0.01).fit(train_x.flatten(1).numpy(), train_y.numpy())
@@ -1072,11 +1076,13 @@ assert table_12["w = 0, 50 steps"][3] > table_12["held-out images"][3], "the sam
 # %% [markdown]
 # The cell above holds the experiments to what was said of them. Read the two tables together.
 #
-# *Moons.* By the distance, `large` beats `small` at ten calls; by the share of samples in likely places it is last, and the picture agrees: its fog has the right width. DDIM even in $\lambda$ is the other extreme: nearly every sample is sharp, and yet the distance is *worse* than with levels even in $t$, since the long first steps misplace what the short last ones polish. The line through two answers wins at five and at ten calls in distance, for no more calls.
+# *Moons.* By the distance, `large` beats `small` at ten calls; by the share of samples in likely places it is last, and the picture agrees: its fog has the right width. DDIM even in $\lambda$ is the other extreme: nearly every sample is sharp, and yet the distance is no better than with levels even in $t$ (a little worse in each column): the long first steps misplace what the short last ones polish. The line through two answers wins at five and at ten calls in distance, for no more calls.
 #
-# *Digits.* With a network that is not perfect, one column alone would crown a wrong winner. DDPM with the small variance shows what was asked for nearly as often as real images do, and its spread says how: it gives the middle of each class, as task 8 foretold. DDIM at $w=0$ errs on the other side, with *more* spread than real images: some of its samples are no digits, and lie farther from the nearest training image than held-out images do.
-# (Copies would show as the reverse; no row has them.) A step with fresh noise forgets part of the errors that the network made before, an ODE carries all of them to the end; a perfect network made none, which is why the moons could not show it. Guidance of $w=1$ raises the agreement and the energy with it; $w=4$ agrees most among the DDIM rows and has by far the worst energy.
-# The averaged weights, against the rule, are *worse* than the raw ones. Our learning rate falls to 0, so the raw weights no longer jitter and there is little to average away; and a decay of 0.998 remembers for some 500 steps of our 2,400, with $0.998^{2400}=0.8\,\%$ of the random start still in it. The rule is made for long runs at a constant rate. An average is a knob with a length, and its length belongs to the run's.
+# *Digits.* With a network that is not perfect, one column alone would crown a wrong winner. By energy and by spread the best sampler is DDIM at $w=0$; by agreement with the label it is the worst: seven in a hundred samples pass for another digit. DDPM with the small variance shows what was asked for as often as real images do, and its spread says how: it gives the middle of each class, as task 8 foretold; `large` is between the two.
+# A likely reason for what DDIM lacks: a step with fresh noise forgets part of the errors that the network made before, an ODE carries all of them to the end. A perfect network made none, which is why the moons could not show it. Guidance buys agreement and pays with spread: at $w=1$ it agrees as often as real images do, at $w=4$ it agrees most of all and has by far the worst energy.
+# Nobody copies: in every row the nearest training image is farther away than for held-out images.
+#
+# *The average.* The averaged weights are as good as the raw ones, and no better. Our learning rate falls to 0, so the raw weights no longer jitter and there is little to average away. An average can also be too long: a decay of 0.99 remembers about 100 of our 2,400 steps, one of 0.998 about 500, over which this network still learned. Set the knob `EMA_DECAY` to 0.998 and see the first row fall far behind the second. Decays of 0.999 and more are made for long runs; the length of an average belongs to the length of the run.
 #
 # ## Discussion
 #
