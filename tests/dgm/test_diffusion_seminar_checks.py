@@ -51,6 +51,14 @@ def detour(out, x_t, ab_t, kind, to):
     return ours.convert_output(eps, x_t, ab_t, "eps", "x0")
 
 
+def divided(x_t, ab_t, ab_s, mean, var):
+    """reverse_law by precisions, with a division by sqrt(alpha)."""
+    alpha, total = ab_t / ab_s, 1 / (ab_s * var + 1 - ab_s)
+    near = alpha / (1 - alpha)
+    pull = near * x_t / alpha.sqrt() + total * ab_s.sqrt() * mean
+    return ours.Moments(pull / (near + total), 1 / (near + total))
+
+
 def chain(own: bool = False, crossed: bool = False, prior: bool = True, sign: float = 1.0) -> dict:
     """chain_log_weight with the textbook's two defects, each by itself, and others."""
     log_normal = lambda v, mean, std: Normal(mean, std).log_prob(v).sum(-1)
@@ -174,6 +182,7 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("3", "taken for a standard deviation", {"reverse_law": squared}),
     ("3", "beta of the step", field("reverse_law", "var", beta)),
     ("3", "mean of x_s is forgotten", field("reverse_law", "mean", no_mean)),
+    ("3", "a division by alpha", {"reverse_law": divided}),
     ("4", "both defects", chain(own=True, crossed=True)),
     ("4", "still made of z_t", chain(own=True)),
     ("4", "reverse order", chain(crossed=True)),
