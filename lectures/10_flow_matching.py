@@ -90,9 +90,9 @@ draw_family_tree(ax_tree, 10);
 #
 # ## Motivation: the same knowledge, fewer steps
 #
-# A diffusion model ends in an ODE (lecture 9: DDIM with $\eta=0$), and the cost of a sample is the number of steps that a solver needs. That number depends on how *bent* the paths are. Nobody chose the paths of diffusion for being straight: they came out of a Markov chain that adds noise. What if we choose them?
+# A diffusion model ends in an ODE (lecture 9: DDIM with $\eta=0$), and a sample costs as many evaluations as a solver needs steps: many if the paths are *bent*. Nobody chose the paths of diffusion for being straight; they came out of a Markov chain that adds noise. What if we choose them?
 #
-# Take the eight Gaussians of the zoo, where the exact denoiser $\mathbb E[x_1\mid x_t]$ is known, so that no training blurs the picture. **Predict first:** DDPM and DDIM on the usual schedule of 1,000 levels, and Euler steps along straight lines $x_t=(1-t)x_0+t\,x_1$, all with *perfect* networks. How far apart are they with five steps?
+# Take the eight Gaussians of the zoo, where the exact denoiser $\mathbb E[x_1\mid x_t]$ is known: no training blurs the picture. **Predict first:** DDPM and DDIM on the usual schedule of 1,000 levels, and Euler steps along straight lines $x_t=(1-t)x_0+t\,x_1$, all with *perfect* networks. How far apart are they with five steps?
 
 # %%
 from dgm.flow_matching import flow_sample, straight_path, velocity_from_x1
@@ -132,7 +132,8 @@ fig_why.tight_layout()
 print({name: [round(v, 1) for v in values] for name, values in off.items()})
 
 # %% [markdown]
-# Distances are sliced Wasserstein, in units of what two samples of the data are apart (dotted line). The networks are perfect in all three; only the roads differ. The straight construction is not *perfectly* straight (its paths bend where many lines would cross; we shall see why), but it gets along with fewer steps. The questions of this lecture:
+# Distances are sliced Wasserstein, in units of what two samples of the data are apart on average (dotted line; near it, and below it, differences are the luck of one draw). With five steps DDIM is still 5.4 such units off, the straight construction 1.5. Its paths are not *perfectly* straight (they bend where many lines would cross), but it gets along with fewer steps.
+# All networks are perfect, so it must be the roads, or the places on the road where the network is asked. Which of the two? Make a guess; the Bridges will decide, and the answer may surprise you. The questions until then:
 # which fields carry noise to data at all (10.1), why not train them by likelihood (10.2), how to build one from lines (10.3), how to learn it by regression (10.4), which lines to draw (10.5, 10.6), and how to straighten what is still bent (10.7).
 #
 # ## 10.1 Vector fields that carry mass
@@ -203,7 +204,7 @@ axes_stir[2].legend(fontsize=8)
 fig_stir.tight_layout()
 
 # %% [markdown]
-# Left, grey to black: particles run straight to their places. Middle: they go in spirals; the cloud as a whole looks the same at every moment (right: even the distances are the same, point by point, since a rotation keeps them). So data can never tell us *the* field. We are free to choose one that is easy to learn and easy to solve.
+# Left, grey to black: particles run straight to their places. Middle: they go in spirals, and yet the cloud looks the same at every moment (right: the two curves lie on each other, since a rotation keeps distances). So data can never tell us *the* field. We are free to choose one that is easy to learn and easy to solve.
 #
 # ## 10.2 Continuous normalizing flows are not simulation-free
 #
@@ -212,11 +213,11 @@ fig_stir.tight_layout()
 # \log \color{royalblue}{p_\theta}(x)=\log p_0\big(x(0)\big)-\int_0^1\operatorname{tr}\frac{\partial \color{royalblue}{v_\theta}}{\partial x}\big(x(t),t\big)\,dt .
 # $$
 # Every *single* gradient of it needs a whole trajectory (the integral's nodes depend on $\theta$), the trace along it, and a pass back through both. With $n$ RK4 steps and an exact trace in $D$ dimensions these are $4n$ evaluations with $4nD$ vector-Jacobian products, or a few times $4n$ with Hutchinson's noise.
-# The cost also grows in training, as the learned field gets harder to solve. A method is **simulation-free** if a gradient takes a number of evaluations that does not depend on a solver: one, at best. What this lecture will put in its place is one line of regression (10.4):
+# A method is **simulation-free** if a gradient takes a number of evaluations that does not depend on a solver: one, at best. What this lecture will put in its place is one line of regression (10.4):
 # $$
 # \mathbb E\,\big|\color{royalblue}{v_\theta}(x_t,t)-(x_1-x_0)\big|^2,\qquad x_t=(1-t)x_0+t\,x_1 .
 # $$
-# Take it on trust for a page, and race: the *same* network, from the same initial weights, same data, same batch, same optimiser. The data are four points of the two moons side by side, a law in $D=8$ whose density we know. All models are judged by what only likelihood optimises: the held-out log-likelihood, computed by solving the ODE with the exact trace. **Predict** who is ahead after a few seconds.
+# Take it on trust for a page, and race: *one* network, the same initial weights, data, batch size and optimiser. The data are four points of the two moons side by side, a law in $D=8$ whose density we know. The judge is what only likelihood optimises: the held-out log-likelihood, by solving the ODE with the exact trace. **Predict** who is ahead after a few seconds.
 
 # %%
 from dgm.flow_cnf import hutchinson_trace
@@ -303,8 +304,8 @@ for ax_r in axes_race:
 fig_race.tight_layout()
 
 # %% [markdown]
-# First panel: likelihood squeezes more out of each step, as it optimises the very number that is plotted, along whole trajectories. Second, the same runs with the honest abscissa: a step by simulation is so much dearer that regression is far ahead after the same seconds. Third and fourth: time and memory of one gradient grow with the solver's steps, and with the dimension if the trace is exact;
-# regression knows neither solver nor trace. (In *two* dimensions, with five steps and a tiny network, the race is about even: simulation is not forbidden, it just does not scale.)
+# First panel: likelihood squeezes more out of each step, as it optimises the very number that is plotted. Second, the same runs with the honest abscissa: a step by simulation is so much dearer that regression is ahead after the same seconds. (Nobody has arrived: the best is still 3.4 nats above the entropy.) Third and fourth: time and memory of one gradient grow with the solver's steps, and with the dimension if the trace is exact;
+# regression knows neither solver nor trace. Simulation is not forbidden, and lecture 3 lived on it in the plane; it just does not scale.
 #
 # ## 10.3 Interpolating curves between distributions, and their field
 #
@@ -320,7 +321,7 @@ fig_race.tight_layout()
 # |---|---|---|---|
 # | straight (Lipman et al., 2023; Liu et al., 2023) | $t$ | $1-t$ | $x_1-x_0$, constant |
 # | trigonometric, variance preserving | $\sin\frac{\pi t}2$ | $\cos\frac{\pi t}2$ | $\frac\pi2\big(\cos\tfrac{\pi t}2\,x_1-\sin\tfrac{\pi t}2\,x_0\big)$ |
-# | diffusion with schedule $\bar\alpha$ | $\sqrt{\bar\alpha}$ | $\sqrt{1-\bar\alpha}$ | with $\bar\alpha$ any rising function of $t$ |
+# | diffusion with schedule $\bar\alpha$ | $\sqrt{\bar\alpha}$ | $\sqrt{1-\bar\alpha}$ | with $\bar\alpha$ any function of $t$ that rises from 0 to 1 |
 #
 # The straight line has constant speed and needs no schedule. It is the default of this lecture:
 
@@ -358,13 +359,13 @@ from dgm.flow_matching import straight_path  # show
 # |---|---|
 # | $\mathcal N(m,\Sigma)$ | $m+t\,\Sigma\,\big(t^2\Sigma+(1-t)^2I\big)^{-1}(x-t\,m)$ |
 # | mixture $\sum_k\pi_k\mathcal N(\mu_k,\Sigma_k)$ | the components' answers, weighed by $p(z=k\mid x_t=x)$ |
-# | $N$ points $x^{(i)}$ | $\sum_iw_i\,x^{(i)}$, $\ w=\operatorname{softmax}\!\big(-\lvert x-t\,x^{(i)}\rvert^2/2(1-t)^2\big)$ |
+# | $N$ points $x^{(i)}$ | $\sum_iw_i\,x^{(i)}$, $\ w=\operatorname{softmax}\!\big(-\lvert x-t\,x^{(i)}\rvert^2\big/\,[\,2(1-t)^2\,]\big)$ |
 
 # %%
 from dgm.flow_matching import velocity_from_x1  # show
 
 # %% [markdown]
-# **Claim.** (a) The conditional velocity is the time derivative of the path, by autograd. (b) For $\mathcal N(0,1)\to\mathcal N(m,s^2)$ the field is $m+\frac{t s^2-(1-t)}{(1-t)^2+t^2s^2}(x-tm)$, and its flow carries $x$ to $m+s\,x$. (c) For a mixture, where the *density* of $x_t$ is known too (a mixture again), the continuity equation holds to $10^{-9}$ by autograd. (d) For points, the field is Bayes' average of $x_1-x_0$, by hand.
+# **Claim.** (a) The conditional velocity is the time derivative of the path, by autograd. (b) For $\mathcal N(0,1)\to\mathcal N(m,s^2)$ the field is $m+\frac{t s^2-(1-t)}{(1-t)^2+t^2s^2}(x-tm)$, and its flow carries $x$ to $m+s\,x$. (c) For a mixture, where the *density* of $x_t$ is known too (a mixture again), the continuity equation holds by autograd, to $10^{-9}$ of $1+|u|^2$. (d) For points, the field is Bayes' average of $x_1-x_0$, by hand.
 
 # %%
 from dgm.denoisers import gaussian_denoiser
@@ -431,7 +432,7 @@ if SLIDERS:
 
 # %% [markdown]
 # The heat map is the same in both pictures of a pair: two different crowds of walkers, one density (this is the proposition). On the right nobody crosses anybody; the upper half of the noise becomes the upper hump. The bends sit where the crossings were: the average first aims at the middle, $\mathbb E[x_1]=0$, then decides. For the narrow humps (right pair) the decision is
-# late and sharp, which is where a solver needs its steps. (A slider for the width is in the cell.)
+# sharper: close to the middle line a small step to either side decides, and there a solver needs its steps. (A slider for the width is in the cell.)
 
 # %%
 spot, where = torch.tensor([[0.5, 0.9]], dtype=torch.float64), (0.1, 0.4, 0.6, 0.8)
@@ -455,7 +456,7 @@ fig_aim.tight_layout()
 #
 # ### From an intractable regression to a trivial one
 #
-# We know which field we want, and want it as a network. The **flow matching** loss regresses on it at random times and places of the movie:
+# The **flow matching** loss regresses on the marginal field at random times and places of the movie:
 # $$
 # \mathcal L_{\text{FM}}(\theta)=\mathbb E_{t\sim\mathcal U[0,1]}\ \mathbb E_{x\sim p_t}\,\big|\color{royalblue}{v_\theta}(x,t)-u_t(x)\big|^2 .
 # $$
@@ -472,7 +473,7 @@ fig_aim.tight_layout()
 # Given $x_t=x$, the target $y=x_1-x_0$ is a random vector with mean $u_t(x)$, and for any constant $c$, $\mathbb E|c-y|^2=|c-\mathbb Ey|^2+\operatorname{tr}\operatorname{Var}y$ (bias and variance). Put $c=\color{royalblue}{v_\theta}(x,t)$ and take the mean over $x_t$ and $t$. The second term does not contain $\theta$. $\blacksquare$
 # </details>
 #
-# This is the trick of lecture 8 (denoising score matching) once more, for velocities: regress on a noisy target whose conditional mean is what you want. Three remarks. **Simulation-free:** a gradient needs one pair, one time, one evaluation. **No likelihood, no trace, no invertible layers.** And the loss does **not go to zero**: its floor is $V(\pi)$, which we call the *spread* of the coupling; it will matter a lot.
+# This is denoising score matching (lecture 8) once more, for velocities: regress on a noisy target whose conditional mean is what you want. It is **simulation-free:** a gradient needs one pair, one time, one evaluation; no trace, no invertible layers. And the loss does **not go to zero**: its floor is $V(\pi)$, which we call the *spread* of the coupling; it will matter a lot.
 #
 # **Claim.** Three data points on the line, standard normal noise, small random networks. Both gradients, each by quadrature over its own laws ($p_t$ with the marginal field; the three Gaussians $p_t(\cdot\mid x_1)$ with the conditional ones), agree to $10^{-10}$; and the difference of the two losses is the same number for every network.
 
@@ -508,16 +509,13 @@ for t_q in (0.0, 0.3, 0.7, 0.9):
     print(f"t = {t_q}: L_CFM - L_FM = {constants[0]:.6f} for both networks")
 
 # %% [markdown]
-# At $t=0$ the difference is the full variance of $x_1$ (nothing is known about the datum), and it grows with $t$ at first: the target $x_1-x_0$ is most uncertain where lines cross. Now the code. It is as short as it looks:
+# At $t=0$ the difference is the full variance of $x_1$, here 1.5 (nothing is known about the datum). It grows with $t$ at first, as $x_1-x_0$ is most uncertain where lines cross, and ends at zero: late, the place tells which of the three data it is. Now the code, as short as it looks: the loss, a stream of independent pairs, and the sampler, which solves $\dot x=\color{royalblue}{v_\theta}(x,t)$ from $t=0$ to $t=1$ with whatever solver we like (Euler by default).
 
 # %%
 from dgm.flow_matching import cfm_loss  # show
 
 # %%
 from dgm.couplings import independent_pairs  # show
-
-# %% [markdown]
-# The sampler solves $\dot x=\color{royalblue}{v_\theta}(x,t)$ from $t=0$ to $t=1$ with whatever solver we like (Euler by default):
 
 # %%
 from dgm.flow_matching import as_field, flow_sample  # show
@@ -607,7 +605,7 @@ for ax_f in axes_floor:
 fig_floor.tight_layout()
 
 # %% [markdown]
-# The loss that you see in practice is nearly flat after a few hundred steps and looks like a failure; the error that matters is two orders of magnitude below and keeps falling. Never judge a flow matching run by the height of its loss. Right: the floor by time. It is highest at $t\approx0.3$, where many lines pass through each place, and lowest at $0.8$, where the mode is decided; at the very end it rises again, to 1 per coordinate: inside a mode of width 0.1 the place tells the datum, but no longer from which *noise* the particle came.
+# The loss that you see in practice is flat after a few hundred steps and looks like a failure; the error that matters keeps falling, a hundredfold, to 0.012. Never judge a flow matching run by the height of its loss. Right: the floor by time. It is highest at $t\approx0.3$, where many lines pass through each place, and lowest at $0.8$, where the mode is decided; at the very end it rises again, towards 1 per coordinate: inside a mode of width 0.1 the place *is* the datum and no longer tells from which *noise* the particle came.
 #
 # Learned beside exact, on the same axes and the same scale of arrows:
 
@@ -655,9 +653,9 @@ fig_steps.tight_layout()
 print("KL(data || flow), nats:", {law: f"{kl:.3f} +- {se:.3f}" for law, (kl, se) in kl_plane.items()})
 
 # %% [markdown]
-# One Euler step uses the field at $t=0$ only, $x_0+\color{royalblue}{v_\theta}(x_0,0)\approx\mathbb E[x_1]$: with independent pairs *all samples fall on the mean of the data*, whatever the network. Five steps show the plan of each law, fifty its details, as far as this small network goes: the arms of the pinwheel and the edges of the board are too sharp for it. The KL to the exact laws is printed: compare with the flows of lecture 3, which were trained on that very number (continuous flow: 0.03 nats for the eight Gaussians, 0.05 for the moons).
+# One Euler step uses the field at $t=0$ only, $x_0+\color{royalblue}{v_\theta}(x_0,0)\approx\mathbb E[x_1]$: with independent pairs *all samples fall on the mean of the data* (the small clump that is left is the error of the network). Five steps show the plan of each law, fifty its details, as far as this small network goes: the arms of the pinwheel and the edges of the board are too sharp for it. The KL to the exact laws is printed: compare with the continuous flow of lecture 3, trained on that very number (0.034 nats for the eight Gaussians, 0.055 for the moons).
 #
-# **Claim.** The likelihood by this route is right: for the *exact* field from $\mathcal N(0,I)$ to $\mathcal N(0,0.09\,I)$ in the plane it returns the Gaussian's log-density to $10^{-6}$ (mean over its own points: $-\log(2\pi e\,0.09)=-0.43$ nats; public code that runs the wrong way in time and forgets to integrate the divergence was measured at $-1.88$).
+# **Claim.** The likelihood by this route is right: for the *exact* field from $\mathcal N(0,I)$ to $\mathcal N(0,0.09\,I)$ in the plane it returns the Gaussian's log-density to $10^{-6}$, whose mean over its own points is $-\log(2\pi e\,0.09)=-0.43$ nats. (Try the two classic slips: run the wrong way in time, forget to integrate the trace.)
 
 # %%
 shrink = lambda t, x: (t * 0.09 - (1 - t)) / ((1 - t) ** 2 + t**2 * 0.09) * x
@@ -692,7 +690,7 @@ fig_two.tight_layout()
 animate(draw_two_motions, FRAMES, size=(5.6, 3.1), fps=10, dpi=64, cap=330_000)
 
 # %% [markdown]
-# At every time the two clouds have the same law. Left the colours are mixed until the end, since noise and datum were paired at random; right they are sorted from the start, because a flow cannot let particles pass through each other: it deals the noise out in sectors.
+# At every time the two clouds have the same law. Left the colours are mixed at the start, since noise and datum were paired at random, and particles pass through each other on their way out. Right they are sorted from the start: a flow cannot let particles pass through each other, so it deals the noise out in sectors.
 #
 # ## 10.5 The minimiser, and how it depends on the plan
 #
@@ -700,7 +698,7 @@ animate(draw_two_motions, FRAMES, size=(5.6, 3.1), fps=10, dpi=64, cap=330_000)
 #
 # **Proposition.** For *every* coupling $\pi$ of $p_0$ and $p_1$ the minimiser of $\mathcal L_{\text{CFM}}$ is $v^\pi(x,t)=\mathbb E_\pi[x_1-x_0\mid x_t=x]$, and its flow carries $p_0$ to $p_1$ (where the ODE has unique solutions). The least loss is $V(\pi)=\int_0^1\mathbb E\operatorname{tr}\operatorname{Var}_\pi[x_1-x_0\mid x_t]\,dt$.
 #
-# This is 10.3 and 10.4 read again: neither proof used how $x_0$ and $x_1$ are paired. So the ends are right for every plan, and the *roads* differ. When are they straight? If $V(\pi)=0$: then $x_t$ determines the line it is on, no two lines meet (at an inner time), and the field is constant along each. For the optimal plan of cost $|x-y|^2$ between two densities, $x_1=\nabla\varphi(x_0)$ with convex $\varphi$ (Brenier, lecture 7), this is so:
+# This is 10.3 and 10.4 read again: neither proof used how $x_0$ and $x_1$ are paired. The ends are right for every plan; the *roads* differ. When are they straight? If $V(\pi)=0$: then $x_t$ determines the line it is on, no two lines meet (at an inner time), and the field is constant along each. For the optimal plan of cost $|x-y|^2$ between two densities, $x_1=\nabla\varphi(x_0)$ with convex $\varphi$ (Brenier, lecture 7), this is so:
 # if $(1-t)x_0+t\nabla\varphi(x_0)=(1-t)y_0+t\nabla\varphi(y_0)$ with $t<1$, multiply by $x_0-y_0$ and use that gradients of convex functions are monotone: $0=(1-t)|x_0-y_0|^2+t\,(x_0-y_0)\cdot(\nabla\varphi(x_0)-\nabla\varphi(y_0))\ge(1-t)|x_0-y_0|^2$. So
 # $$
 # \pi\ \text{optimal}\ \Longrightarrow\ V(\pi)=0,\ \text{straight paths, one Euler step is exact} .
@@ -791,7 +789,7 @@ from dgm.flow_matching import ot_pairs, transport_cost  # show
 #
 # By 10.5, (i) is all we need: **a wrong plan costs straightness, never the law at the end.** (Given the datum, the noise of a pair is no longer standard normal. Whoever uses a formula with that in it, such as $u_t=(\mathbb E[x_1\mid x_t]-x)/(1-t)$ or the score from the velocity, is wrong from now on.)
 #
-# **Claim.** `ot_permutation` (SciPy's assignment) finds the minimum of Kantorovich's linear program, solved by another code (simplex or interior point on all $n^2$ entries of the plan); on the line it is sorting; and the bounds of (ii) hold on Gaussians, where $W_2$ is known, within six standard errors.
+# **Claim.** `ot_permutation` (SciPy's assignment) finds the minimum of Kantorovich's linear program, solved by another code over all $n^2$ entries of the plan; on the line it is sorting; and the bounds of (ii) hold on Gaussians, where $W_2$ is known, within six standard errors.
 
 # %%
 x_lp, y_lp = octagon.sample(24, rng).double(), moons.sample(24, rng).double()
@@ -854,7 +852,7 @@ for name, pool in pools.items():
     print(f"{name:12s}: cost of the pairs {transport_cost(*pool).mean():.3f}, loss at the end {tail:.3f} = spread / 2 + error")
 
 # %% [markdown]
-# The loss at the end says it: the optimal pairs leave almost no spread, so what the network regresses on is nearly a function. We look at the paths in a moment, beside the third method.
+# The optimal pairs leave almost no spread: what the network regresses on is nearly a function. The paths come in a moment, beside the third method.
 #
 # ## 10.7 Rectified flows: iterated flow matching
 #
@@ -877,7 +875,7 @@ from dgm.flow_matching import straightness  # show
 # $$
 # \mathbb E|x_1-x_0|^2-\mathbb E|z_1-z_0|^2\;=\;V(\pi)+S\;\ge\;0 .
 # $$
-# Hence (i) the cost never rises, here for $|\cdot|^2$ and by Jensen for every convex cost (Liu et al., 2023, theorem 3.5); (ii) over $K$ rounds $\sum_k\big(V(\pi^{(k)})+S^{(k)}\big)\le\mathbb E|x_1-x_0|^2$, so some round is straight to within $O(1/K)$; (iii) a coupling whose lines do not cross ($V=0$, $S=0$) is a fixed point.
+# Hence (i) the cost never rises, here for $|\cdot|^2$ and by Jensen for every convex cost (Liu et al., 2023, section 3); (ii) over $K$ rounds $\sum_k\big(V(\pi^{(k)})+S^{(k)}\big)\le\mathbb E|x_1-x_0|^2$, so some round is straight to within $O(1/K)$; (iii) a coupling whose lines do not cross ($V=0$, $S=0$) is a fixed point.
 #
 # <details><summary>Proof</summary>
 #
@@ -885,7 +883,7 @@ from dgm.flow_matching import straightness  # show
 # $E=\mathbb E|z_1-z_0|^2+S$. Subtract. For a convex cost $c$ the two steps are Jensen's inequality twice: $\mathbb E\,c(z_1-z_0)\le\int\mathbb E\,c(v^\pi)\,dt\le\mathbb E\,c(x_1-x_0)$. (ii) Add up the rounds. (iii) If $V=0$, $v^\pi$ equals $x_1-x_0$ along each line, so the lines solve the ODE. $\blacksquare$
 # </details>
 #
-# **Does it converge to optimal transport?** In one dimension yes, after one round. In more, **no**: a straight coupling is a fixed point whether or not it is optimal. **Claim.** For the Gaussian plans of 10.5 the identity holds to $10^{-8}$, for every $\kappa$; after *one* round the paths are straight ($V=S=0$ to $10^{-9}$), a second round changes nothing, and the cost stays above $W_2^2$ unless we began with the optimal plan.
+# **Does it converge to optimal transport?** In one dimension yes, after one round. In more, **no**: a straight coupling is a fixed point whether or not it is optimal. **Claim.** For the Gaussian plans of 10.5 the identity holds to $10^{-8}$, for every $\kappa$; after *one* round the paths are straight ($V=S=0$ to $10^{-9}$: the new pairs are $x_1=Ax_0$, and $x_t=\big((1-t)I+tA\big)x_0$ gives $x_0$ away unless $A$ has a negative eigenvalue), a second round changes nothing, and the cost stays above $W_2^2$ unless we began with the optimal plan.
 
 # %%
 print("kappa   cost  =  V   +   S   + cost after;   W2^2")
@@ -971,9 +969,9 @@ fig_reflow.tight_layout()
 
 # %% [markdown]
 # Read the table from left to right. **Cost:** the flow of the independent pairs is far cheaper than the pairs themselves, and the fall is spread plus bend, as the proposition says, up to the errors of a network (line below the table). **Bend:** independent pairs make strongly bent paths; optimal pairs and reflow make them straight to within a percent. **Adaptive:** a solver that chooses its own steps
-# (tolerance $10^{-3}$) notices and needs less than half of the evaluations. **Steps:** with one Euler step the independent flow puts everything near the mean of the data; the straight ones already draw moons. The reflow did this *without any optimal transport solver*. Here, in two dimensions and with groups of 1,024, minibatch OT is the better of the two; it is cheaper as well.
+# (tolerance $10^{-3}$) notices and needs less than half of the evaluations. **Steps:** with one Euler step the independent flow puts everything near the mean of the data; the straight ones already draw moons. The reflow did this *without any optimal transport solver*. Here, in two dimensions and with groups of 1,024, minibatch OT is the better of the two: nearer to the data at few steps, and its map costs less (0.85 against 1.15).
 #
-# **What is lost.** A reflow is trained on samples of its teacher, not on data: it can at best be as good as the teacher, and the teacher's errors, those of its network and those of the solver that made the pairs, are baked in; with each round more. Liu et al. (2023) report it for CIFAR-10 with an adaptive solver: FID 2.58 for the first flow, 3.36 after one reflow, 3.96 after two, with ever straighter paths. One round is what is used in practice, followed perhaps by distillation of a single step.
+# **What is lost.** A reflow is trained on samples of its teacher, not on data: it can at best be as good as the teacher, and the teacher's errors, those of its network and those of the solver that made the pairs, are baked in; with each round more (last line above: with many fine steps the teacher stands at 1.07 floors, its pupil at 1.33). Liu et al. (2023) report it for CIFAR-10 with an adaptive solver: FID 2.58 for the first flow, 3.36 after one reflow, 3.96 after two, with ever straighter paths. One round is what is used in practice, followed perhaps by distillation of a single step.
 #
 # ## Real digits
 #
@@ -1056,7 +1054,7 @@ fig_digits.tight_layout()
 
 # %% [markdown]
 # Every panel has the same twenty noises. *One step:* flow matching draws the mean of all digits, the same grey blob for every noise; minibatch OT draws blurred but *different* digits, since the plan has told the network a little about where a noise will go; the reflow draws digits. *Sixteen steps:* three nearly equal sheets. The two continuations began with the first model's weights and kept its map; they have only straightened
-# its roads. The losses (right) are no measure of quality: they end near the *spread* of each set of pairs, which is what changed.
+# its roads. The losses (right, each with its own scale) are no measure of quality: they end near the *spread* of each set of pairs, 0.198, 0.135 and 0.015 per pixel, which is what changed.
 #
 # Now numbers: the Fréchet distance of `digit_features` between 1,280 samples and as many test digits (features of the course's small classifier; this is not the FID), all methods on one network size and one data set. DDPM and DDIM are lecture 9's model (same U-Net with labels, of which none is given here; 5,000 steps of 64), run with its own samplers on the levels of `ddim_times`.
 
@@ -1110,8 +1108,8 @@ ax_table.legend(fontsize=8)
 fig_table.tight_layout()
 
 # %% [markdown]
-# With the first model, quality is bought by steps: each doubling divides the distance by two to four. The better pairs change the price. One step of the *reflow* is near what the first model needs four for; minibatch OT, although its plan has little choice in 784 dimensions (10.6), lies in between at few steps and level with the reflow at eight. DDPM and DDIM are far behind at four and
-# at eight evaluations: levels spread evenly over a schedule that was made for a thousand stand at bad places of the clock, as the next section shows. All curves are still well above the floor, since eight steps and 0.37 million parameters are few. Cautions: the two continuations have had 1,500 steps of training more than the first model, and a part of their gain at eight steps may be just that; lecture 9's network was trained on the same data with as many steps as the first model, but with another loss, labels and a constant rate.
+# With the first model, quality is bought by steps: each doubling divides the distance by two to four. The better pairs change the price. One step of the *reflow* is near what the first model needs four for; minibatch OT, although its plan has little choice in 784 dimensions (10.6), lies in between at few steps and level with the reflow at eight. No digit is lost on the way (rarest class: 5.7 % or more). DDPM and DDIM are far behind at four and
+# at eight evaluations, for two reasons: levels spread evenly over a schedule that was made for a thousand stand at bad places of the clock, as the Bridges show; and lecture 9's network is the weaker one on this scale (229 after *fifty* DDIM steps there, 1,000 samples). It had the same data and number of steps, but another loss, labels and a constant rate: this figure does not compare paths. One more caution: the two continuations have had 1,500 steps of training more than the first model, and a part of their gain at eight steps may be just that. All curves are still well above the floor.
 
 # %%
 film_noise = digit_noise[:6]
@@ -1158,7 +1156,7 @@ show_images(axes_heart[1], (torch.cat([learned_12, near_learned]) + 1) / 2, 12).
 fig_heart.tight_layout()
 
 # %% [markdown]
-# The perfect solution of the training problem is a very expensive way to draw a training image: the code asserts that the distance is zero to three digits. Everything that we like about the model on the right is *error* in the sense of $\mathcal L_{\text{FM}}$ on the empirical law: a smooth network cannot follow the late, sharp decisions of the exact field, and fills the space between the data. Generalisation lives in that error, here as in all score-based models (lecture 8).
+# The perfect solution of the training problem is a very expensive way to draw a training image, exact to $4\cdot10^{-7}$; no sample of the network is nearer to one than 7.9. Everything that we like about the model on the right is *error* in the sense of $\mathcal L_{\text{FM}}$ on the empirical law: a smooth network cannot follow the late, sharp decisions of the exact field, and fills the space between the data. Generalisation lives in that error, here as in all score-based models (lecture 8).
 #
 # ## Bridges: diffusion in other coordinates, and older relatives
 #
@@ -1235,13 +1233,13 @@ axes_clock[2].legend(fontsize=8)
 fig_clock.tight_layout()
 
 # %% [markdown]
-# So at *equal networks* DDIM and flow matching with Euler differ in two things: where the clock puts the evaluations (left, middle), and how training weighs the times (right: uniform levels and $|\varepsilon-\hat\varepsilon|^2$, carried to the straight clock, against a constant). What flow matching adds is not another path but freedom: any source, any plan, no schedule, and a loss that needs no Gaussian at all.
+# This answers the question of the beginning: it was the clock, not the road. With equal networks DDIM and flow matching with Euler differ in two things only: where the clock puts the evaluations (left; middle, whose last tick is the end and no evaluation: DDIM spends five of its ten before $t=0.2$ and then leaps from 0.72 to 0.99), and how training weighs the times (right: uniform levels and $|\varepsilon-\hat\varepsilon|^2$, carried to the straight clock, against a constant). What flow matching adds is not another path but freedom: any source, any plan, no schedule, and a loss that needs no Gaussian at all.
 #
 # ### Older relatives
 #
-# - **Flows (3).** The model *is* a continuous normalizing flow; only the training is new. Likelihoods come from the same trace.
-# - **Wasserstein GANs and optimal transport (7).** $W_2^2$ is the least kinetic energy of a movie (10.1); the optimal map is the flow whose lines do not cross (10.5).
-# - **Domain transfer (6).** The source may be another data set, as eight Gaussians were here. Unpaired data get their pairing from the plan; paired data bring it along.
+# - **Flows (3).** The model *is* a continuous normalizing flow; only the training is new.
+# - **Optimal transport (7).** $W_2^2$ is the least kinetic energy of a movie (10.1).
+# - **Domain transfer (6).** The source may be another data set. Unpaired data get their pairing from the plan; paired data bring it along.
 # - **Scores (8).** With independent normal noise, velocity, denoiser and score are one function in three units, so Langevin noise can be added to the sampler.
 # - **VAEs (4) and their latents.** In practice the data are often the latents of an autoencoder: the flow is a learned prior, and 784 dimensions become a few dozen.
 #
@@ -1283,7 +1281,7 @@ for kind in ("independent", "OT over all", "OT within labels"):
 shuffled = VelocityMlp(2)
 shuffled.load_state_dict(bridge_nets["independent"].state_dict())
 torn = (pairs_1[0], pairs_1[1][torch.randperm(len(pairs_1[1]), generator=mistake_rng)])
-list(match(shuffled, minibatches(torn, 256, mistake_rng), PLANE_STEPS // 3))
+list(match(shuffled, minibatches(torn, 256, mistake_rng), PLANE_STEPS // 3));
 
 # %%
 fig_wrong, axes_wrong = plt.subplots(1, 6, figsize=(16, 3.1))
@@ -1302,7 +1300,7 @@ for ax_w in axes_wrong:
 fig_wrong.tight_layout()
 
 # %% [markdown]
-# Each of the three runs without an error message. (1) A glance would pass it: there are eight clumps. But their ring is too small (the modes of the data lie at distance 2) and threads join them; a mistake that leaves a plausible picture is the worst kind, and only a distance or an exact case finds it. (2) Second panel (independent pairs): right is right. Third: the plan has paired the right half of the *noise* with the right half of the data, so for the label "right" the network has never seen noise from the left, and what it
+# Each of the three runs without an error message. (1) A glance would pass it: there are eight clumps. But their ring is too small (the modes of the data lie at distance 2; the box is 6 wide) and threads join them. A mistake that leaves a plausible picture is the worst kind; only a distance or an exact case finds it. (2) Second panel (independent pairs): right is right. Third: the plan has paired the right half of the *noise* with the right half of the data, so for the label "right" the network has never seen noise from the left, and what it
 # does with it is invention. The marginal law of the pairs is right, the *conditional* one is not: given the label, $x_0$ is no longer the noise that the sampler draws. Assign within each label (fourth panel). (3) Shuffled, the pairs are an independent coupling again: what is trained is plain flow matching, bent as ever, and one step falls on the mean. Nothing in the loss says so, except that it is higher.
 #
 # ## The family card, complete
