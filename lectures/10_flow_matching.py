@@ -14,7 +14,7 @@
 #
 # | | |
 # |---|---|
-# | Run time | {{ runtime }} with the settings below; a GPU is not needed (it shortens the full training of the three digit models that are loaded here, 18 minutes on one CPU thread) |
+# | Run time | {{ runtime }} with the settings below; a GPU is not needed (it shortens the full training of the three digit models that are loaded here, 16 minutes on one CPU thread) |
 # | You need | continuous flows and solvers (lecture 3), optimal transport (lecture 7), scores and diffusion (lectures 8 and 9), PyTorch |
 # | Data | the course's 2-D zoo, MNIST |
 #
@@ -70,7 +70,7 @@ N_EVAL = 2000  # samples in every metric; smoke: 70
 N_DIGITS = 1280  # samples in the digit table; smoke: 70
 DRAWS = 100_000  # Monte-Carlo draws in statistical claims; smoke: 2000
 FRAMES = 41  # frames of an animation; smoke: 3
-TRAIN_ALL = False  # True: train in full each digit model whose file is not there (18 minutes on one CPU thread)
+TRAIN_ALL = False  # True: train in full each digit model whose file is not there (16 minutes on one CPU thread)
 SLIDERS = False  # True: live sliders (needs ipywidgets and a running kernel)
 
 # %% [markdown]
@@ -1260,7 +1260,7 @@ mistake_rng = torch.Generator().manual_seed(SEED)
 
 
 def labelled_pairs(kind, g):
-    """Endless ((x0, x1), label): noise paired with labelled data independently, or by OT over all, or within labels."""
+    """Endless (x0, x1), (256, 2) each: noise paired with data independently, by OT over all, or within each label."""
     while True:
         x0, x1 = torch.randn(256, 2, generator=g), octagon.sample(256, g)
         if kind == "OT over all":
