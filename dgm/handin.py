@@ -8,21 +8,22 @@ from pathlib import Path
 
 from dgm.handin_fresh import handin_plain, handin_tests
 
-HANDIN_MAX_BYTES = 20 * 10**6  # of one file of weights
 
-
-def pack_submission(homework: str, weights: Mapping[str, Callable]) -> Path | None:
+def pack_submission(
+    homework: str, weights: Mapping[str, Callable], max_mb: float = 20
+) -> Path | None:
     """Check what is about to be handed in, print what is missing, write HOMEWORK_submission.zip.
 
     The visible tests run in a new Python, which knows nothing of what this one did before.
-    weights: file name -> function that builds the network for it. Nothing that is missing stops the
-    packing: a part of a homework is worth handing in. Returns the zip's path, or None where there
-    was nothing to pack.
+    weights: file name -> function that builds the network for it; max_mb: of one file. Nothing that
+    is missing stops the packing: a part of a homework is worth handing in. Returns the zip's path,
+    or None where there was nothing to pack.
     """
     notebook, told = handin_notebook(homework)
     lines = told + (handin_answers(notebook) + handin_tests(notebook) if notebook else [])
     files = [name for name in weights if Path(name).is_file()]
-    lines += [line for name, build in weights.items() for line in handin_weights(name, build)]
+    for name, build in weights.items():
+        lines += handin_weights(name, build, max_mb)
     if notebook is None and not files:
         print("\n".join([*lines, "nothing to pack"]))
         return None
@@ -95,15 +96,15 @@ def _handin_parses(source: str) -> bool:
     return True
 
 
-def handin_weights(name: str, build: Callable) -> list[str]:
-    """One line about a file of weights: there or not, size, whether it fits the network."""
+def handin_weights(name: str, build: Callable, max_mb: float = 20) -> list[str]:
+    """One line about a file of weights: there or not, size in MB, whether it fits the network."""
     from safetensors.torch import load_file
 
     path = Path(name)
     if not path.is_file():
         return [f"weights: {name} is not here (its training cell saves it)"]
-    if path.stat().st_size > HANDIN_MAX_BYTES:
-        return [f"weights: {name} is TOO LARGE, {path.stat().st_size / 1e6:.1f} of at most 20 MB"]
+    if (size := path.stat().st_size / 1e6) > max_mb:
+        return [f"weights: {name} is TOO LARGE, {size:.1f} of at most {max_mb:g} MB"]
     try:
         state = load_file(path)
         build().load_state_dict(state)

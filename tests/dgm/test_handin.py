@@ -68,6 +68,15 @@ def test_weights_are_held_against_the_network(folder):
     assert "TOO LARGE" in handin_weights("a.safetensors", BUILD["a.safetensors"])[0]
 
 
+def test_a_homework_may_have_a_limit_of_its_own(folder, capsys):
+    """A file of 11 MB: within the usual 20, above 10; the number stands in the message."""
+    with open("a.safetensors", "wb") as file:
+        file.truncate(11 * 10**6)
+    assert "TOO LARGE" not in handin_weights("a.safetensors", BUILD["a.safetensors"])[0]
+    pack_submission("hw", BUILD, 10)
+    assert "TOO LARGE, 11.0 of at most 10 MB" in capsys.readouterr().out
+
+
 def test_newest_notebook_of_the_homework_is_packed(folder, capsys):
     """Not a newer one of another homework, not a broken file; weights beside it."""
     for at, (name, text) in enumerate(
