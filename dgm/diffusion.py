@@ -144,7 +144,7 @@ def ddpm_kl(x0: Tensor, x0_hat: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
     r"""The ELBO's term KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), nats, (B,).
 
     The model takes the posterior's own variance and x0_hat for x0; Ho et al. (2020), eq. 8. It is
-    half the drop in signal-to-noise ratio times |x0 - x0_hat|^2; Kingma et al. (2021), eq. 13.
+    half the drop in signal-to-noise ratio times |x0 - x0_hat|^2; Kingma et al. (2021).
     Meant for t >= 1: at t = 0 the ratio before is infinite. x0, x0_hat (B, *D); t (B,) int.
     """
     drop = log_snr(level_before(t, alpha_bar)).exp() - log_snr(alpha_bar[t]).exp()

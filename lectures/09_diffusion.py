@@ -149,7 +149,7 @@ for ax_l, x_l, name_l in [(axes_limits[2], roll_fake, "VAE"), (axes_limits[3], r
 fig_limits.tight_layout()
 
 # %% [markdown]
-# "Off the band" is farther than four widths from the curve (of the data: at most $e^{-8}$, 3 in 10,000). The encodings (red) leave parts of the prior (grey) empty; noise that starts there is decoded to points between the windings. Making the decoder better does not help: it is *one* smooth map of one ball. The right
+# "Off the band" is farther than four widths from the curve (of the data: at most $e^{-8}$, 3 in 10,000). The encodings (red) leave parts of the prior (grey) empty; noise that starts there is decoded to points between the windings. A better decoder helps little: it is *one* smooth map of one ball. The right
 # panel took fifty small steps, and each of them had an easy task.
 #
 # ## 9.2 Training a hierarchical VAE by its ELBO, and why that is not simulation-free
