@@ -49,6 +49,7 @@ from dgm.checks import banded, check_close, check_named, check_that, test_rng, v
 from dgm.draws import normal, uniform
 from dgm.face_unet import FaceTrunk
 from dgm.handin import pack_submission
+from dgm.image_files import DataError
 from dgm.metrics import frechet_distance
 from dgm.plots import DATA, MODEL, show_images
 from dgm.training import Ema, Fit, fit, minibatches, progress
@@ -320,6 +321,29 @@ def simple_velocity(x_t: Tensor, lam: Tensor, enlarged: Tensor) -> tuple[Tensor,
     return guess, SPREAD / var.sqrt()
 
 
+LIFT = 1024.0  # what gradients are multiplied by while they are in half precision
+
+
+def in_half(net: nn.Module, device: str) -> Callable:
+    """The network with its convolutions and products in float16, its output in float32.
+
+    The gradients of a mean over many pixels are too small for float16: behind the output they are
+    multiplied by LIFT, and each parameter's is divided by it again. One that still overflows is 0.
+    """
+    for p in net.parameters():
+        p.register_hook(lambda grad: (grad / LIFT).nan_to_num(0, 0, 0))
+
+    def call(images: Tensor, features: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, torch.float16):
+            out = net(images, features).float()
+        if out.requires_grad:
+            out.register_hook(lambda grad: LIFT * grad)
+        return out
+
+    return call
+
+
 def homework_rng(name: str) -> torch.Generator:
     """A generator that is the same for everybody. (The grader's own comes from its secret.)"""
     return test_rng(f"homework2 {name}")
@@ -332,9 +356,9 @@ def gaussian_window(side: int = 7, sigma: float = 1.5) -> Tensor:
     return torch.outer(w, w) / w.sum().square()
 
 
-def face_patches(x: Tensor, side: int = 8, stride: int = 4) -> Tensor:
-    """Patches of images in [-1, 1] as rows: (B, 3, H, W) -> (B * places, 3 * side^2)."""
-    rows = F.unfold(x.clamp(-1, 1), side, stride=stride).transpose(1, 2)
+def face_patches(x: Tensor, side: int = 8) -> Tensor:
+    """Patches of images in [-1, 1], an eighth of the width apart: (B, 3, H, W) -> (places, 3 side^2)."""
+    rows = F.unfold(x.clamp(-1, 1), side, stride=x.shape[-1] // 8).transpose(1, 2)
     return rows.reshape(-1, rows.shape[-1])
 
 
@@ -399,8 +423,9 @@ STEPS_FLOW = 5_000  # smoke: 20
 N_REFLOW = 20_000  # smoke: 256
 FACES = "toy"  # or "celeba", with a GPU
 DOWNLOAD = False  # whether CelebA may be downloaded (1.4 GB)
-N_FACES = 12_000  # smoke: 200
+N_FACES = (12_000, 50_000)  # for training, toy and CelebA; smoke: (200, 200)
 N_HELD = 128  # smoke: 8
+N_FRECHET = 1_300  # held-out faces for the Frechet distance, with CelebA; smoke: 8
 BATCH_FACES = 64  # smoke: 4
 STEPS_FACES = (400, 700)  # regression, diffusion; smoke: (2, 2)
 STEPS_CELEBA = (4_000, 30_000)
@@ -825,7 +850,8 @@ check_p1_critic_corners()
 # The law is `five_petals()`: five Gaussians on a circle, with shares 0.30, 0.25, 0.20, 0.15, 0.10. The next cell plays the
 # game with *your* `critic_loss`, three critic steps to one of the generator, and saves an average of the generator's
 # weights. You may change everything in it but the generator's network and the file name. From 20,000 samples the grader counts the share of each
-# petal (visible test: each at least half of what it should be) and the sliced $W_1$ to fresh points (hidden).
+# petal (visible test: each at least half of what it should be) and the sliced $W_1$ to fresh points (hidden: 2 points up to 0.10, 1 up to 0.18; the
+# reference has 0.03, two samples of the law 0.01).
 
 # %% tags=["train"]
 petals = five_petals()
@@ -1245,7 +1271,7 @@ def check_p2_denoising() -> None:
 check_p2_denoising()
 
 # %% nbgrader={"grade_id": "p2-denoising-hidden", "grade": true, "points": 1} course={"tests": ["denoising_score_loss"]}
-# Hidden test: tiny noise in single precision, one dimension, the score that it must be least at, the gradient
+# Hidden test: tiny noise in single precision, one dimension, many, the gradient
 # 1 point
 ### BEGIN HIDDEN TESTS
 from homework2.oracles import denoising_by_hand
@@ -1595,7 +1621,7 @@ fig.tight_layout()
 def level_at(u: Tensor, top: float, bottom: float) -> Tensor:
     """lambda at u of the cosine schedule cut to [bottom, top]: `top` at u = 0, `bottom` at u = 1.
 
-    u in [0, 1], any shape; top > bottom, of any size up to 60. Returns the shape of u.
+    u in [0, 1], any shape; top > bottom, both between -20 and 20. Returns the shape of u.
     """
     ### BEGIN SOLUTION
     first, last = math.atan(math.exp(-top / 2)), math.atan(math.exp(-bottom / 2))
@@ -1756,8 +1782,8 @@ check_noisy()
 # %% [markdown]
 # ### 3.4 Three things that a network may predict (3 + 1 points)
 #
-# The noise $\varepsilon$, the face $x_0$, or the *velocity* $v=\alpha\varepsilon-\sigma x_0$ (Salimans & Ho, 2022): with $x_\lambda$ at hand each one gives the others. Return the face. Of the
-# three, $v$ is the one whose answer never divides by a small number; why that matters you see at $\lambda=-9$.
+# The noise $\varepsilon$, the face $x_0$, or the *velocity* $v=\alpha\varepsilon-\sigma x_0$ (Salimans & Ho, 2022): with $x_\lambda$ at hand each one gives the others. Return the face. A network
+# that predicts $\varepsilon$ leaves a division by $\alpha$, which is 0.011 at $\lambda=-9$ and makes every error 90 times larger; from $v$ both the face and the noise come without any division.
 
 
 # %% nbgrader={"grade_id": "p3-face", "solution": true}
@@ -2754,15 +2780,27 @@ check_mmd()
 # weights of CelebA if you hand them in and it has CelebA and a network of its own for it, else those of the toy faces: hand in both. Both can earn every point.
 
 # %% tags=["data"]
-SETTING = CELEBA if FACES == "celeba" else TOY
-faces = load_faces(SETTING.name, True, SETTING.size, N_FACES, DOWNLOAD)
-SETTING = CELEBA if faces.name == "celeba" else TOY
-held_faces = 2 * held_out_crops(N_HELD, SETTING.size, homework_rng("faces"), faces.name) - 1
+SETTING = {"toy": TOY, "celeba": CELEBA}[FACES]
+try:
+    n_faces = N_FACES[SETTING is CELEBA]
+    faces = load_faces(FACES, True, SETTING.size, n_faces, DOWNLOAD, stand_in=False)
+except DataError as error:
+    print(f"NO CELEBA, so toy faces instead: {error}")
+    SETTING = TOY
+    faces = load_faces("toy", True, SETTING.size, N_FACES[0])
+unseen = lambda n, name: held_out_crops(n, SETTING.size, homework_rng(name), SETTING.name)
+held_faces = 2 * unseen(N_HELD, "faces") - 1
 held_small = low_res(held_faces, FACTOR)
+many_faces = held_faces  # for the Frechet distance of 3.22
+if SETTING is CELEBA:
+    many_faces = 2 * unseen(N_FRECHET, "many faces") - 1
 
 # %% [markdown]
 # One loop trains both networks: a diffusion network with your loss, and a regression network, which answers the enlarged face plus a correction and knows nothing of noise (its first three channels and its features are zeros). So that minutes are enough, the diffusion network does not begin from nothing, either: its output is added to a simple guess of $v$, the best one if the face were the enlarged small one plus white noise (`simple_velocity` in the set-up cell), and scaled like that guess's error. You may change
 # everything here except the networks and the file names.
+#
+# Every two minutes, and at the end, a checkpoint is written to `FOLDER`, and the cell goes on from one that it finds there. So after a change of your functions **delete the `.checkpoint` files**, else nothing is trained anew. With a GPU the
+# network computes in half precision (`in_half` in the set-up cell); the weights, Adam and their average stay in single precision.
 
 
 # %% tags=["train"]
@@ -2771,6 +2809,7 @@ def train_faces(loss_of: Callable, file: str, steps: int) -> FaceTrunk:
     torch.manual_seed(SEED)
     rng = torch.Generator(DEVICE).manual_seed(SEED)
     net = FACE_NETS[file]().to(DEVICE, memory_format=torch.channels_last)
+    called = in_half(net, "cuda") if DEVICE.type == "cuda" else net
     average = FACE_NETS[file]().to(DEVICE).requires_grad_(False)
     average.load_state_dict(net.state_dict())
 
@@ -2778,11 +2817,13 @@ def train_faces(loss_of: Callable, file: str, steps: int) -> FaceTrunk:
         x = batch.to(DEVICE).float() / 127.5 - 1
         mirrored = torch.rand(len(x), 1, 1, 1, generator=rng, device=DEVICE) < 0.5
         x = torch.where(mirrored, x.flip(-1), x)
-        return loss_of(net, x, low_res(x, FACTOR), rng)
+        return loss_of(called, x, low_res(x, FACTOR), rng)
 
-    cfg = Fit(steps, lr=2e-3, schedule="one_cycle", clip=1.0)
+    cfg = Fit(steps, lr=2e-3, schedule="one_cycle", clip=1.0, save_every=120)
     batches = minibatches(faces.x, BATCH_FACES, rng)
     kept = Path(FOLDER) / file.replace(".safetensors", ".checkpoint")
+    if kept.exists():
+        print(f"going on from {kept}: delete it to train anew")
     losses = fit(loss, net, batches, cfg, kept, rng, {"average": average})
     for step, _ in enumerate(progress(losses, steps, file)):
         average.load_state_dict(ema_step(average.state_dict(), net.state_dict(), 0.999, step))
@@ -2790,7 +2831,8 @@ def train_faces(loss_of: Callable, file: str, steps: int) -> FaceTrunk:
     return average
 
 
-def velocity_net(net: FaceTrunk) -> Callable:
+# %% tags=["train"]
+def velocity_net(net: Callable) -> Callable:
     """The trunk with the three holes filled: it corrects the simple guess of v (set-up cell)."""
 
     def model(x_t: Tensor, lam: Tensor, y: Tensor) -> Tensor:
@@ -2801,7 +2843,7 @@ def velocity_net(net: FaceTrunk) -> Callable:
     return model
 
 
-def diffusion_loss(net: FaceTrunk, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+def diffusion_loss(net: Callable, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
     """Your loss at levels spread over the batch, in units of the error of the simple guess, ()."""
     r = torch.rand((), generator=rng, device=x0.device)
     lam = level_at(spread_levels(r, len(x0)), TOP, BOTTOM)
@@ -2810,17 +2852,18 @@ def diffusion_loss(net: FaceTrunk, x0: Tensor, y: Tensor, rng: torch.Generator) 
     return (loss / simple_velocity(x0, lam, x0)[1].flatten().square()).mean()
 
 
-def regress(net: FaceTrunk, y: Tensor, size: int) -> Tensor:
+def regress(net: Callable, y: Tensor, size: int) -> Tensor:
     """The baseline's answer to small faces y, (B, 3, size, size)."""
     both = network_input(y.new_zeros(len(y), 3, size, size), y)
     return both[:, 3:] + net(both, y.new_zeros(len(y), FEATURES))
 
 
-def regression_loss(net: FaceTrunk, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+def regression_loss(net: Callable, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
     """Mean squared error, ()."""
     return (regress(net, y, x0.shape[-1]) - x0).square().mean()
 
 
+# %% tags=["train"]
 STEPS_NOW = STEPS_FACES if SETTING is TOY else STEPS_CELEBA
 regression_net = train_faces(regression_loss, SETTING.regression, STEPS_NOW[0])
 face_net = train_faces(diffusion_loss, SETTING.sampler, STEPS_NOW[1])
@@ -2829,7 +2872,8 @@ face_net = train_faces(diffusion_loss, SETTING.sampler, STEPS_NOW[1])
 # ### 3.19 The baseline on held-out faces (0 + 1 points, from your weights)
 #
 # The grader draws 32 faces that are not in your training set (of CelebA: held-out photographs, cut and mirrored by its secret; toy faces: fresh ones) and compares your regression network with its own. Your PSNR
-# may be at most 0.5 dB below. The cell below forms all scores of this part by your functions, on faces of the same kind: what the grader computes from your weights will be close.
+# may be at most 0.5 dB below. The cell below forms all scores of this part by your functions, on other faces of the same kind, and prints them: what the grader computes from your weights will be close. (The squared MMD is taken to
+# as many *other* real faces; the number depends a little on how many there are, so compare it with the regression's beside it.)
 
 
 # %% tags=["train"]
@@ -2850,6 +2894,7 @@ def some_faces(net: FaceTrunk, y: Tensor, size: int, S: int, step: Callable, see
     return torch.cat(found)
 
 
+# %% tags=["train"]
 x_held, y_held = held_faces.to(DEVICE), held_small.to(DEVICE)
 side = SETTING.size
 enlarged = network_input(torch.zeros_like(x_held), y_held)[:, 3:]
@@ -2861,7 +2906,7 @@ features = lambda x: whiten(face_patches(x))
 window = gaussian_window()
 print(f"{len(x_held)} held-out {SETTING.name} faces, DDIM with 50 calls of the network")
 print("answer            PSNR, dB    SSIM   misfit of small copy   MMD of patches")
-real_patches = features(x_held)
+real_patches = features(2 * faces.x[-N_HELD:].float().to(DEVICE) / 255 - 1)  # of other faces
 for name, x in (
     *(("bicubic", enlarged), ("regression", answers)),
     *(("one sample", samples[0]), ("mean of 4", samples.mean(0))),
@@ -2870,10 +2915,12 @@ for name, x in (
     numbers += [float(low_res_error(x, y_held, FACTOR).mean())]
     numbers += [float(kernel_discrepancy(real_patches, features(x)))]
     print("{:16s}  {:8.2f}  {:6.3f}  {:20.4f}  {:15.4f}".format(name, *numbers))
-error = ((x_held - answers) / 2).square().flatten(1).mean(1).sqrt()
-print(
-    f"spread of 4 samples {float(diversity(samples).mean()):.4f}, error of the regression {error.mean():.4f}"
-)
+gain = psnr(x_held, samples.mean(0)) - torch.stack([psnr(x_held, s) for s in samples]).mean(0)
+error = ((x_held - answers) / 2).square().mean().sqrt()
+spread = diversity(samples).square().mean().sqrt()
+print(f"mean of 4 against one sample: {gain.mean():+.2f} dB")
+print(f"spread of 4 samples {spread:.4f}, error of the regression {error:.4f}", end=", ")
+print(f"one over the other {spread / error:.2f}")
 
 
 # %% nbgrader={"grade_id": "p3-baseline-hidden", "grade": true, "points": 1} course={"tests": [], "weights": "homework2_regression_toy.safetensors", "build": "make_toy_net"}
@@ -3018,8 +3065,9 @@ fig.tight_layout()
 # %% [markdown]
 # ### 3.22 Steps, noise, and what they cost (2 points, by a person)
 #
-# For DDIM and for the ancestral sampler with $\gamma=0$, and 3, 5, 10, 20 and 50 calls of the network: PSNR of one sample, and the squared MMD of patches. Draw one against the other (PSNR to the right, MMD on a logarithmic or linear vertical axis), one curve per sampler, the numbers of
-# calls written at the points; add the regression network, the mean of 4 samples and bicubic as single points. Add to the title of the figure or print: the Fréchet distance of the patch features between all held-out faces and the 50-call samples.
+# For DDIM and for the ancestral sampler with $\gamma=0$, and 3, 5, 10, 20 and 50 calls of the network: PSNR of one sample, and the squared MMD of patches to `real_patches` (`some_faces`, `features` and `real_patches` are those of 3.19). Draw one against the other (PSNR to the right, MMD on a logarithmic or linear vertical axis), one curve per sampler, the numbers of
+# calls written at the points; add the regression network, the mean of 4 samples and bicubic as single points. Add to the title of the figure or print: the Fréchet distance (`frechet_distance` in the set-up cell) between the patch features of `many_faces`, which the data cell has drawn, and those of one DDIM sample for
+# each of them by 50 calls. The distance falls with the number of images, also between equal laws: with CelebA they are 1,300, and the number of images belongs beside the distance.
 #
 # *Rubric: 1 point for the figure (axes with units, curves and points named, numbers of calls); 1 point for the right numbers (every point from the same faces and features, and the distance with the number of images beside it).*
 
@@ -3036,8 +3084,6 @@ for label, step, color in (("DDIM", ddim_move, MODEL), ("ancestral", ancestral_s
     for S, r, u in zip(calls, right, up):
         ax.annotate(str(S), (r, u), xytext=(5, 4), textcoords="offset points", fontsize=8)
     print(label, [(S, round(r, 2), round(u, 4)) for S, r, u in zip(calls, right, up)])
-    if label == "DDIM":
-        far = frechet_distance(real_patches, features(drawn[-1]))
 for label, x, mark in (
     *(("bicubic", enlarged, "s"), ("regression", answers, "*")),
     ("mean of 4", samples.mean(0), "^"),
@@ -3048,7 +3094,10 @@ ax.set(xlabel="PSNR, dB", ylabel="squared MMD of patches", yscale="symlog")
 ax.set_title("What looks real has the lower PSNR, what has the higher PSNR is blurred", fontsize=10)
 ax.legend(fontsize=8)
 fig.tight_layout()
-print(f"Frechet distance of patch features, {len(x_held)} faces, 50 calls: {far:.2f}")
+many = many_faces.to(DEVICE)
+drawn = some_faces(face_net, low_res(many, FACTOR), side, 50, ddim_move, 10)
+far = frechet_distance(features(many), features(drawn))
+print(f"Frechet distance of patch features, {len(many)} faces, 50 calls: {far:.2f}")
 ### END SOLUTION
 
 # %% [markdown]
@@ -3338,7 +3387,7 @@ check_p4_pairs_corners()
 # the best field is $v(x, t) = \mathbb E[u_t \mid x_t = x]$, and it can be written down. Given the end $x_1$, the point
 # $x_t$ is Gaussian, with mean $t\,x_1$ and a variance $s_t^2$ that takes in $x_0$ *and* $z$; so
 # $$v(x,t) = \sum_n w_n(x, t)\Big(y_n + \frac{\dot s_t}{s_t}\,(x - t\,y_n)\Big),\qquad w_n \propto \mathcal N\big(x;\ t\,y_n,\ s_t^2 I\big).$$
-# Find $s_t$, and $\dot s_t/s_t$ in a form in which nothing is lost.
+# Find $s_t$, and $\dot s_t/s_t$ in a form that stays accurate next to $t=1$.
 
 
 # %% nbgrader={"grade_id": "p4-field", "solution": true}
@@ -3580,7 +3629,8 @@ check_p4_reflow()
 #
 # Three models of `five_petals()` by your functions: trained on independent pairs, on pairs by the optimal assignment, and on the
 # pairs of a reflow of the first one. The network handed in is the third. The grader solves it with *one* midpoint step
-# (two evaluations) from 20,000 points of noise and takes the sliced $W_1$ to fresh points.
+# (two evaluations) from 20,000 points of noise and takes the sliced $W_1$ to fresh points: the point is for 0.20 or less. (The reference has 0.07;
+# without a reflow it is 0.52.)
 
 # %% tags=["train"]
 flow_law, even_times = five_petals(), lambda S: torch.linspace(0, 1, S + 1)
@@ -3722,7 +3772,9 @@ fig.tight_layout()
 # Run the last cell. It looks for answers that are missing, runs the visible tests in a new Python (which knows nothing that
 # you have since changed or deleted), checks your weight files and packs the notebook with them into one zip, which you hand
 # in. In Colab a running notebook is not a file: the cell asks Colab for it, then looks on your Drive; if both fail it says
-# so, and you add the notebook by File > Download > Download .ipynb: hand in both files side by side.
+# so, and you add the notebook by File > Download > Download .ipynb: hand in both files side by side. A weight file may have
+# at most 10 MB; those of CelebA are asked for only if you have trained on CelebA.
 
 # %% tags=["train"] cellView="form"
-pack_submission(HOMEWORK, BUILD)
+asked = {f: b for f, b in BUILD.items() if b is not make_face_net or Path(f).is_file()}
+pack_submission(HOMEWORK, asked, max_mb=10)

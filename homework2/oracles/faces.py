@@ -104,17 +104,17 @@ def scores(
     gain = decibels(x[:few], four.mean(0)) - decibels(
         x[:few].repeat(4, 1, 1, 1), four.flatten(0, 1)
     )
-    small = torch.nn.functional.avg_pool2d(one, size // y.shape[-1])
-    misfit = float(((small - y) / 2).square().mean().sqrt())
+    misfit = torch.nn.functional.avg_pool2d(one, size // y.shape[-1]) - y
     spread = float(four.double().var(0).mean().sqrt())
     error = float((x[:few] - answers[:few]).double().square().mean().sqrt())
     plain = decibels(x, answers), decibels(x, simple), decibels(x, one)
-    return Scores(*plain, gain, misfit, spread / error)
+    return Scores(*plain, gain, float((misfit / 2).square().mean().sqrt()), spread / error)
 
 
 def whitened_patches(real: Tensor, *others: Tensor, features: int = 48) -> list[np.ndarray]:
     """8 x 8 patches of images as rows per image, whitened by those of `real`; (B, P, features)."""
-    cut = lambda x: torch.nn.functional.unfold(x, 8, stride=4).transpose(1, 2).double().numpy()
+    rows = lambda x: torch.nn.functional.unfold(x, 8, stride=x.shape[-1] // 8).transpose(1, 2)
+    cut = lambda x: rows(x).double().numpy()
     base = cut(real).reshape(-1, 192)
     values, vectors = np.linalg.eigh(np.cov(base.T, bias=True))
     map_ = vectors[:, -features:] / np.sqrt(values[-features:])
