@@ -1,14 +1,15 @@
-"""The command `publish`: notebooks, homework, smoke, weights, reference, check, table."""
+"""The command `publish`: notebooks, homework, smoke, weights, reference, check, table, release."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from publish.errors import PublishError
-from publish.project import Course, find_root, load_course, pick
+from publish.project import Course, find_root, items, load_course, pick
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Jobs = Annotated[int, typer.Option(min=1, help="Notebooks built at once.")]
@@ -88,6 +89,28 @@ def table() -> None:
     page = course.root / "README.md"
     text = page.read_text("utf-8")
     page.write_text(with_table(text, course_table(course)), "utf-8")
+
+
+@app.command()
+def release(
+    out: Annotated[Path, typer.Argument(help="Folder to write: empty, or a former release.")],
+    tag: Annotated[str, typer.Option(help="The tag of git that this tree has to be.")] = "",
+    solutions: Annotated[
+        list[str] | None, typer.Option(help="04_vae or homework1: its solutions go out too.")
+    ] = None,
+    trial: Annotated[bool, typer.Option(help="Without address and tag, to look at.")] = False,
+) -> None:
+    """Write the public repository of the term; refuses whatever would give a solution away."""
+    from publish.many import check_all
+    from publish.release import write_release
+
+    course = _course()
+    check_all(course, items(course), 2)
+    shown = write_release(course, items(course), out, tag, solutions or (), trial)
+    files = [p for p in out.rglob("*") if p.is_file() and ".git" not in p.parts]
+    print(f"{out}: {len(files)} files")
+    print(f"definitions of solutions that lectures or seminars show on purpose: {len(shown)}")
+    print("".join(f"  {leak}\n" for leak in shown), end="")
 
 
 @app.command()

@@ -53,6 +53,13 @@ def cut_seminar(master: NotebookNode, shown: str) -> NotebookNode:
     return without_nbgrader(made)
 
 
+def without_hidden_tests(master: NotebookNode, shown: str) -> NotebookNode:
+    """A homework with its solutions, for students after the deadline."""
+    from nbgrader import preprocessors as steps
+
+    return without_nbgrader(_run([steps.ClearHiddenTests], master, shown))
+
+
 def without_nbgrader(notebook: NotebookNode) -> NotebookNode:
     """A copy without nbgrader metadata, for notebooks that nobody grades."""
     made = copy.deepcopy(notebook)
