@@ -37,7 +37,7 @@ def ask_to_draw(session: Any, homework: str, folder: Path) -> None:
     if not here or not any(Path(case.submission).glob("*.safetensors")):
         return
     source = "from autograder.judge.drawing import draw_all\n"
-    source += f"draw_all({homework!r}, {str(folder)!r}, {_CALL})\n"
+    source += f"draw_all({homework!r}, {str(folder)!r}, {_CALL}, released=globals())\n"
     course = {"weights": "all"}  # the judge's longer patience
     request = {"source": source, "cell_id": "figures from weights", "course": course}
     session.test(request | {"seconds": SECONDS, "points": 0.0})

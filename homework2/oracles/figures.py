@@ -1,17 +1,21 @@
 """What the grader draws from submitted weights, beside the figures that a person marks.
 
-Pictures are float (H, W) in [0, 1], 1 is white. Never released. Imports torch only.
+Pictures are float (H, W) or, in colours, (3, H, W), in [0, 1], 1 is white. Never released.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from homework2.oracles.faces import drawn, enlarge, regressed
 from homework2.oracles.flow_matching import one_step
 
 Sheet = tuple[str, Tensor]
 WGAN, FLOW = "homework2_wgan.safetensors", "homework2_flow.safetensors"
+FACES, BASELINE = "homework2_sr_toy.safetensors", "homework2_regression_toy.safetensors"
+ROWS, SIZE = 6, 32
 LIM, CELLS, DRAWS = 3.0, 120, 20_000
 SHARES, RADIUS, WIDTH = (0.30, 0.25, 0.20, 0.15, 0.10), 2.0, 0.2
 
@@ -30,6 +34,42 @@ def flow_sheets(trained: Callable, images: Callable, name: Callable, rng: Callab
     made = one_step(end, torch.randn(DRAWS, 2, generator=noise))
     words = f"{FLOW}: {DRAWS:,} draws of the law, as many of your network by one midpoint step"
     return [compared(words, made, noise)]
+
+
+def face_sheets(
+    trained: Callable,
+    images: Callable,
+    name: Callable,
+    rng: Callable,
+    released: Mapping[str, Any],
+) -> list[Sheet]:
+    """Held-out toy faces, a row each: small, bicubic, regression, four samples, their mean, true.
+
+    The same faces for all students of a term. Without weights of a regression network its column is
+    grey.
+    """
+    x = 2 * released["held_out_crops"](ROWS, SIZE, released["homework_rng"]("figures"), "toy") - 1
+    y, net = torch.nn.functional.avg_pool2d(x, 4), trained(FACES, "make_toy_net")
+    noise = torch.randn(4 * ROWS, 3, SIZE, SIZE, generator=rng("figure of the faces"))
+    call = lambda net: lambda both, features: net.call("forward", both, features)
+    samples = drawn(call(net), y.repeat(4, 1, 1, 1), noise).clamp(-1, 1)
+    samples = samples.reshape(4, ROWS, 3, SIZE, SIZE)
+    try:
+        answers = regressed(call(trained(BASELINE, "make_toy_net")), y, SIZE)
+    except (AssertionError, OSError):
+        answers = torch.zeros_like(x)
+    small = y.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    columns = [small, enlarge(y, SIZE), answers, *samples, samples.mean(0), x]
+    words = "held-out toy faces: small, bicubic, regression, four samples, their mean, true"
+    return [(f"{FACES}: {words}", face_table((torch.stack(columns, 1) + 1) / 2))]
+
+
+def face_table(faces: Tensor, gap: int = 2) -> Tensor:
+    """Faces (rows, columns, 3, H, W) as one picture with white lines between them, (3, ., .)."""
+    framed = torch.nn.functional.pad(faces, (0, gap, 0, gap), value=1.0)
+    rows, columns, _, h, w = framed.shape
+    sheet = framed.permute(2, 0, 3, 1, 4).reshape(3, rows * h, columns * w)
+    return sheet[:, :-gap, :-gap]
 
 
 def compared(words: str, made: Tensor, rng: torch.Generator) -> Sheet:
@@ -63,4 +103,8 @@ def side_by_side(panels: list[Tensor], gap: int = 4) -> Tensor:
     return torch.cat([part for p in panels for part in (line, p)][1:], dim=1)
 
 
-FIGURES = {"p1-figure": wgan_sheets, "p4-figure": flow_sheets}
+FIGURES = {
+    "p1-figure": wgan_sheets,
+    "p3-faces-figure": face_sheets,
+    "p4-figure": flow_sheets,
+}

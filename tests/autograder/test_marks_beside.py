@@ -36,7 +36,11 @@ def bad(trained, images, name, rng):
 def odd(trained, images, name, rng):
     return [("one number", torch.ones(()))]
 
-FIGURES = {"good": good, "bad": bad, "odd": odd}
+def own(trained, images, name, rng, released):
+    weights = released["make_net"]().weight  # the judge's own, of the released builder
+    return [(f"{tuple(weights.shape)}", torch.ones(2, 2))]
+
+FIGURES = {"good": good, "bad": bad, "odd": odd, "own": own}
 """
 REPORT = {"name": "loss, nats", "claimed": r"loss (-?[0-9.]+)", "test": "t", "tolerance": 0.5}
 REPORT |= {"measured": r"my loss (\S+)"}
@@ -65,6 +69,8 @@ def test_a_picture_is_what_the_numbers_say():
     for shape in ((3,), (1, 2, 2), (0, 4), (3000, 3000)):
         with pytest.raises(ValueError, match="picture"):
             png(torch.zeros(shape))
+    colours = torch.tensor([[[1.0, 0.0]], [[0.2, 0.0]], [[0.0, 1.0]]])
+    assert grey(png(colours))[::320, ::320].tolist() == [[[255, 51, 0], [0, 0, 255]]]
 
 
 def test_a_figure_that_fails_costs_the_others_nothing(figures, monkeypatch):
@@ -80,11 +86,13 @@ def test_a_figure_that_fails_costs_the_others_nothing(figures, monkeypatch):
             raise ValueError(f"no weights: expected {file}")
         return Net()
 
-    draw_all("drawnwork", str(figures / "out"), trained, None, None, None)
+    made = {"make_net": lambda: torch.nn.Linear(4, 2)}
+    draw_all("drawnwork", str(figures / "out"), trained, None, None, None, released=made)
     drawn = json.loads((figures / "out" / FILE).read_text())
     assert grey(drawn["good"][0]["png"])[::213, ::213].tolist() == (255 * np.eye(3)).tolist()
     assert drawn["bad"] == [{"title": "not drawn: no weights: expected other.safetensors"}]
     assert "not drawn: expected a picture" in drawn["odd"][0]["title"]
+    assert drawn["own"][0]["title"] == "(2, 4)"
 
 
 @pytest.mark.parametrize(
@@ -206,6 +214,7 @@ class TestThroughTheSandbox:
         ]
         drawn = json.loads((figures / "drawn" / FILE).read_text())
         assert "other.safetensors" in drawn["bad"][0]["title"]
+        assert drawn["own"][0]["title"] == "(3, 3)"
         assert record["judge_failed"] == []
 
     def test_without_weights_nothing_is_drawn(self, figures):
