@@ -2923,7 +2923,7 @@ print(f"spread of 4 samples {spread:.4f}, error of the regression {error:.4f}", 
 print(f"one over the other {spread / error:.2f}")
 
 
-# %% nbgrader={"grade_id": "p3-baseline-hidden", "grade": true, "points": 1} course={"tests": [], "weights": "homework2_regression_toy.safetensors", "build": "make_toy_net"}
+# %% tags=["full"] nbgrader={"grade_id": "p3-baseline-hidden", "grade": true, "points": 1} course={"tests": [], "weights": "homework2_regression_toy.safetensors", "build": "make_toy_net"}
 # Hidden test: PSNR of your regression network on 32 held-out faces, beside the grader's own
 # 1 point
 ### BEGIN HIDDEN TESTS
@@ -2972,7 +2972,7 @@ score_baseline()
 # A blurred face has a *better* PSNR than a sample and no spread; so each of these limits alone can be met by something useless, all five cannot. The last row compares the squared MMD of whitened 8 x 8 patches to other real faces: that of your samples must be smaller than that of $R$.
 
 
-# %% nbgrader={"grade_id": "p3-samples-hidden", "grade": true, "points": 4} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
+# %% tags=["full"] nbgrader={"grade_id": "p3-samples-hidden", "grade": true, "points": 4} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
 # Hidden test: PSNR, gain of the mean of four, small copies, spread, in the limits printed above
 # 4 points
 ### BEGIN HIDDEN TESTS
@@ -3002,7 +3002,7 @@ score_samples()
 ### END HIDDEN TESTS
 
 
-# %% nbgrader={"grade_id": "p3-realism-hidden", "grade": true, "points": 2} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
+# %% tags=["full"] nbgrader={"grade_id": "p3-realism-hidden", "grade": true, "points": 2} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
 # Hidden test: squared MMD of patches to real faces, of your samples and of the regression's answers
 # 2 points
 ### BEGIN HIDDEN TESTS
