@@ -2734,6 +2734,7 @@ check_diversity()
 #
 # Two sets of features, of real and of drawn faces: do they come from one law? The squared maximum mean discrepancy with the kernel $k(a,b)=(a\cdot b/F+1)^3$, unbiased (Bińkowski et al., 2018): the mean of $k$ over pairs of *different* real ones, plus the
 # same over drawn ones, minus twice the mean over mixed pairs. It is near 0, and may be below, when the laws agree.
+# Below, $N$ and $M$ are some thousands and $F=48$: take matrix products, neither a loop over pairs nor a tensor $(N, M, F)$.
 
 
 # %% nbgrader={"grade_id": "p3-mmd", "solution": true}
@@ -2903,7 +2904,7 @@ with torch.no_grad():
 samples = torch.stack([some_faces(face_net, y_held, side, 50, ddim_move, s) for s in range(4)])
 whiten = fit_whitening(face_patches(2 * faces.x[:2000].float().to(DEVICE) / 255 - 1))
 features = lambda x: whiten(face_patches(x))
-window = gaussian_window()
+window = gaussian_window().to(x_held)
 print(f"{len(x_held)} held-out {SETTING.name} faces, DDIM with 50 calls of the network")
 print("answer            PSNR, dB    SSIM   misfit of small copy   MMD of patches")
 real_patches = features(2 * faces.x[-N_HELD:].float().to(DEVICE) / 255 - 1)  # of other faces
