@@ -82,8 +82,18 @@ def test_report_of_critics_that_are_known():
     half = points.square().sum(1) / 2
     pairs = torch.cartesian_prod(torch.arange(600), torch.arange(600))
     a, b = pairs[pairs[:, 0] != pairs[:, 1]].T
-    steepest = ((half[a] - half[b]).abs() / (points[a] - points[b]).norm(dim=1)).max().item()
+    apart = (points[a] - points[b]).norm(dim=1).clamp(min=0.01)
+    steepest = ((half[a] - half[b]).abs() / apart).max().item()
     assert abs(bowl.steepest - steepest) < 1e-6
+
+
+def test_report_takes_no_rounding_for_a_slope():
+    """Two points a millionth apart, values a rounding apart: no slope of a thousand."""
+    x = torch.tensor([[1.0, 0.0], [1.000001, 0.0]])
+    y = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+    critic = lambda v: v[:, 0] + 1e-3 * (v[:, 0] > 1.0000005)
+    report = critic_report(critic, x, y, torch.tensor([[1.0, 0.0]] * 2))
+    assert 0.9 < report.steepest < 1.2
 
 
 def test_penalised_slope_maximises_at_every_place():
