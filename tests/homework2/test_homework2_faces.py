@@ -138,7 +138,7 @@ def test_limits_hold_theory_and_exclude_what_is_useless(blurred):
         {"spread": math.nan},
     ):
         assert oracle.points_of(right._replace(**change)) == 3, change
-    for one in (right.regression + 0.2, right.simple, right.simple + 0.5, math.nan):
+    for one in (right.regression + 0.2, right.simple, right.simple + 0.4, math.nan):
         assert oracle.points_of(right._replace(one=one)) == 0
 
 
