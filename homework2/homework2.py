@@ -2970,7 +2970,7 @@ score_baseline()
 #
 # The limits leave room for a network that has learned for minutes only: it adds errors of its own to every sample, which lower the PSNR, widen the spread and vanish in the mean (the reference, 24 draws of 32 faces: 5.7 to 6.6 dB below $R$ and 1.1 to 2.1 dB above the simple guess, a gain of 3.4 to 3.7 dB, 1.5 to 1.7 times). Longer training brings all three towards theory.
 #
-# A blurred face has a *better* PSNR than a sample and no spread; so each of these limits alone can be met by something useless, all five cannot. The last row compares the squared MMD of whitened 8 x 8 patches to other real faces: that of your samples must be smaller than that of $R$.
+# A blurred face has a *better* PSNR than a sample and no spread; so each of these limits alone can be met by something useless; and what your weights draw is looked at by a person, too (3.21). The last row compares the squared MMD of whitened 8 x 8 patches to other real faces: that of your samples must be smaller than that of $R$.
 
 
 # %% tags=["full"] nbgrader={"grade_id": "p3-samples-hidden", "grade": true, "points": 4} course={"tests": [], "weights": "homework2_sr_toy.safetensors", "build": "make_toy_net"}
