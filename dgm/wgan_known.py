@@ -94,7 +94,7 @@ def dirac_orbit(
     """Alternating gradient steps of the game psi * (0 - theta) of two points; (steps + 1, 2).
 
     The data are one point at 0, the model one at theta, the critic f(x) = psi x; after Mescheder
-    et al. (2018), sec. 2. penalty(psi, theta) is the slope in psi of what the critic pays.
+    et al. (2018). penalty(psi, theta) is the slope in psi of what the critic pays.
     """
     theta, psi = start
     path = [(theta, psi)]
