@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from autograder.cli_exam import add_exam, add_forget
 from autograder.cli_results import add_commands
 from autograder.cli_stock import add_stock
-from autograder.commands_exam import add_exam
-from autograder.commands_forget import add_forget
 from autograder.commands_marking import add_marking
 from autograder.errors import CourseError, mendable
 

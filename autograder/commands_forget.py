@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
-
-import typer
-
 from autograder.context import Context, make_context
 from autograder.errors import CourseError
 from autograder.forget import find
 from autograder.forget import forget as remove
 from autograder.report import console
-
-
-def add_forget(app: typer.Typer, run: Callable[..., None]) -> None:
-    """Register `forget`."""
-
-    @app.command()
-    def forget(
-        student: Annotated[str, typer.Argument(help="The student_id.")],
-        yes: Annotated[bool, typer.Option("--yes", help="Remove it, for good.")] = False,
-    ) -> None:
-        """List all that is kept about a student; with --yes remove it for good.
-
-        Submissions, records, feedback, the gradebook's rows, lines of tables. Files of the whole
-        class that name the student are listed, to be written anew or deleted by you.
-        """
-        run("commands_forget.forget_student", student, yes)
 
 
 def forget_student(student: str, yes: bool = False, context: Context | None = None) -> None:

@@ -269,7 +269,8 @@ if SLIDERS:
 # $$
 # \frac{d}{dv}\,\mathrm{KL}(p_v\,\|\,q_v)=-\tfrac12\,\mathrm D_F(p_v\,\|\,q_v),\qquad \mathrm{KL}(p\,\|\,q)=\tfrac12\int_0^\infty\mathrm D_F(p_v\,\|\,q_v)\,dv .
 # $$
-# 3. *For a strongly peaked $q$, small Fisher means small KL:* if $-\nabla^2\log q\succeq I/s^2$ everywhere, then $\mathrm{KL}(p\,\|\,q)\le\tfrac{s^2}2\,\mathrm D_F(p\,\|\,q)$.
+# 3. *For a strongly peaked $q$, small Fisher means small KL:* if $-\nabla^2\log q\succeq I/s^2$ everywhere, then
+#    $$\mathrm{KL}(p\,\|\,q)\le\tfrac{s^2}2\,\mathrm D_F(p\,\|\,q).$$
 #
 # <details><summary>Proof</summary>
 #
@@ -379,7 +380,8 @@ fig_blind.tight_layout()
 #
 # <details><summary>Proof</summary>
 #
-# $-\mathbb E[\color{royalblue}{s_\theta}\cdot\nabla\log p]=-\int\color{royalblue}{s_\theta}\cdot\nabla p\,dx=\int p\,\operatorname{tr}\nabla\color{royalblue}{s_\theta}\,dx$, coordinate by coordinate; the boundary term is $p\,\color{royalblue}{s_\theta}$ at infinity, which vanishes. $\blacksquare$
+# $$-\mathbb E[\color{royalblue}{s_\theta}\cdot\nabla\log p]=-\int\color{royalblue}{s_\theta}\cdot\nabla p\,dx=\int p\,\operatorname{tr}\nabla\color{royalblue}{s_\theta}\,dx,$$
+# coordinate by coordinate; the boundary term is $p\,\color{royalblue}{s_\theta}$ at infinity, which vanishes. $\blacksquare$
 # </details>
 #
 # Read the two terms: $|\color{royalblue}{s_\theta}|^2$ wants *short* arrows at the data (data sit near modes), the divergence wants them to *converge* there (data are attractors). Neither asks what happens where there are no data.
@@ -1044,7 +1046,7 @@ assert (mode_rows["annealed, learned"] - true_share).abs().max() < 0.05
 assert (mode_rows["plain Langevin, learned"] - true_share).abs().max() > 0.05
 
 # %% [markdown]
-# **Claim** (of the cell above, after training): the learned network with annealing has every mode's weight within 0.05; the plain sampler, with the *same* network, does not. Its distance to the data is a few floors, about that of the exact scores with the same steps: sixty steps are not many. The last step brings another three percent of the particles within three standard deviations of a mode; what is still missing must have been misplaced at an earlier level.
+# **What the cell above asserts**, after training: the learned network with annealing has every mode's weight within 0.05; the plain sampler, with the *same* network, does not. Its distance to the data is a few floors, about that of the exact scores with the same steps: sixty steps are not many. The last step brings another three percent of the particles within three standard deviations of a mode; what is still missing must have been misplaced at an earlier level.
 #
 # ### Digits
 #

@@ -111,7 +111,6 @@ roll_z = reparameterise(*roll_vae.encode(roll_data), torch.randn(N_PLANE, 2, gen
 roll_decoded = roll_vae.decode(torch.randn(N_PLANE, 2, generator=rng))
 roll_fake = roll_decoded + (0.5 * roll_vae.logvar_x).exp() * torch.randn(N_PLANE, 2, generator=rng)
 
-# %%
 from dgm.ddim import ddim_step, ddim_times, diffusion_sample
 from dgm.diffusion import linear_alpha_bar
 
@@ -135,7 +134,6 @@ ab_long = linear_alpha_bar(LEVELS)
 exact_roll = exact_eps(roll, ab_long)
 *_, roll_diffused = diffusion_sample(exact_roll, torch.randn(N_PLANE, 2, generator=rng), ab_long, ddim_times(LEVELS, 50), ddim_step, rng)
 
-# %%
 off_band = lambda x: (torch.cdist(x.double(), roll.means).min(1).values > 4 * roll.sigma).float().mean().item()
 fig_limits, axes_limits = plt.subplots(1, 4, figsize=(14, 3.7))
 plot_points(axes_limits[0], roll_data, DATA).set_title("data")
@@ -321,7 +319,6 @@ def reverse_density(x_t, ab_t, ab_s):
     var = torch.trapezoid(q * (line - mean) ** 2, line)
     return q, Normal(mean, var.sqrt()).log_prob(line).exp()
 
-# %%
 start_level, kl_steps = 3 * LEVELS // 10, []
 strides = [max(1, round(LEVELS * f)) for f in (0.002, 0.02, 0.1, 0.29)]
 fig_reverse, axes_reverse = plt.subplots(1, 4, figsize=(14, 3.1))
@@ -420,7 +417,6 @@ def dense_chains(alpha_bar, v, large):
         down[t, t] = var[t].sqrt()
     return [MultivariateNormal(torch.zeros(T + 1).double(), A @ A.T) for A in (up, down)]
 
-# %%
 entropy_v = lambda v: 0.5 * math.log(2 * math.pi * math.e * v)
 for v_data in (0.25, 0.9):
     for large_claim in (False, True):
@@ -577,7 +573,6 @@ for t in range(1, T_dense):
 # %%
 from dgm.diffusion import cosine_alpha_bar, linear_alpha_bar, log_snr  # show
 
-# %%
 trap_levels = 100
 short_trap = (1 - torch.linspace(1e-4, 0.02, trap_levels).double()).cumprod(0)  # the betas of T = 1000, cut short
 schedules = {
@@ -784,7 +779,6 @@ def train_plane(kind, steps, seed=SEED):
 
 plane_nets = {kind: train_plane(kind, PLANE_STEPS)[0] for kind in ("eps", "x0", "v")}
 
-# %%
 error_levels = sorted({min(LEVELS - 1, round(LEVELS * u)) for u in (0.002, 0.006, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 0.95, 0.98)})
 errors = {kind: [] for kind in plane_nets}
 for t in error_levels:
@@ -884,7 +878,6 @@ for T_table, small_known, large_known in ((1000, 0.24613, 0.25075), (100, 0.2192
     assert abs(small_got - small_known) < 6e-6 and abs(large_got - large_known) < 6e-6
     print(f"T = {T_table:4d}, data 0.25: fixed small {small_got:.5f}, fixed large {large_got:.5f}")
 
-# %%
 fig_var, axes_var = plt.subplots(1, 2, figsize=(10.5, 3.5))
 before_100 = torch.cat([torch.ones(1).double(), ab_100[:-1]])
 beta_100 = 1 - ab_100 / before_100
@@ -962,7 +955,6 @@ torch.testing.assert_close(((1 - decay) * decay ** torch.arange(2000).double()).
 # %%
 from dgm.unet import ResBlock  # show
 
-# %%
 T_DIGITS, NO_LABEL = 1000, 10
 ab_digits = linear_alpha_bar(T_DIGITS)
 torch.manual_seed(SEED)  # seeds of their own: the weights depend on this cell and the next alone
@@ -1030,7 +1022,6 @@ show_images(axes_chain[0], strip_x, len(chain_shown)).set_title("$x_t$ at t = " 
 show_images(axes_chain[1], strip_guess, len(chain_shown)).set_title(r"the guess $\hat x_0$ there: first an average, then a decision", fontsize=8)
 fig_chain.tight_layout()
 
-# %%
 chain_frames = sorted(chain_states, reverse=True)
 
 
@@ -1069,7 +1060,6 @@ for mean_bin in (-1.2, 0.1, 0.99):
     whole = bin_log_prob(all_grey, torch.tensor(mean_bin).double(), 0.05).exp().sum()
     assert abs(whole - 1) < 1e-9  # a law on 256 grey levels
 
-# %%
 bits_x, bits_draws = 2 * mnist_test.x[: N_EVAL // 4] - 1, 24
 bits_law = 1 / torch.arange(1, T_DIGITS).double()
 bits_law = bits_law / bits_law.sum()
@@ -1086,7 +1076,6 @@ with torch.no_grad():
         bits_kl["small"].append(kl_small / bits_law[t - 1])
         bits_kl["large"].append((ratio * kl_small + 784 / 2 * (ratio - 1 - ratio.log())) / bits_law[t - 1])
 
-# %%
 nats_T, to_bits = ddpm_prior_kl(bits_x.double(), ab_digits), 1 / (784 * math.log(2))
 nats_t = {name: torch.stack(v, 1) for name, v in bits_kl.items()}  # (N, draws), each an unbiased estimate of the sum
 for name, terms in nats_t.items():
@@ -1248,7 +1237,6 @@ def solve_sigmas(x_bar, n, method, largest=20.0, smallest=0.05):
             x_bar = x_bar + h / 6 * (k1 + 2 * k2 + 2 * k3 + sigma_field(b, x_bar + h * k3))
     return x_bar
 
-# %%
 bar_start = 20 * torch.randn(300, 2, generator=rng, dtype=torch.float64)
 for hi, lo in ((20.0, 5.0), (1.0, 0.3)):
     ab_hi, ab_lo = 1 / (1 + torch.tensor([hi, lo], dtype=torch.float64) ** 2)
@@ -1390,7 +1378,6 @@ fig_quality.tight_layout()
 # %%
 from dgm.ddim import ddim_encode  # show
 
-# %%
 def great_circle(a, b, u):
     """The point a share u of the way along the great circle from a to b (1, *D each)."""
     cosine = (a.flatten() @ b.flatten() / (a.norm() * b.norm())).clamp(-1, 1)
@@ -1428,7 +1415,6 @@ show_images(axes_code[2], straight_images / 2 + 0.5, 9).set_title("on a straight
 fig_code.tight_layout()
 print("largest round-trip error for Gaussian data by steps:", {n: round(v, 4) for n, v in trips.items()})
 
-# %%
 first_level = q_sample(real, torch.zeros(len(real), dtype=torch.long), ab_digits, torch.randn(real.shape, generator=code_rng))
 pure, top = torch.randn(100, 1, 28, 28, generator=code_rng), torch.full((100,), T_DIGITS - 1)
 print(f"{'':12s}{'start of the code':30s}{'length of codes / 28':>22s}{'eps_hat / eps on pure noise':>30s}")
@@ -1455,7 +1441,6 @@ for name_net, start_code, net in (("EMA", "the image", digit_model), ("EMA", "wi
 # %%
 from dgm.ddim import guided  # show
 
-# %%
 class_laws = [Mixture(torch.tensor([[-0.8, 0.0]]), 0.7), Mixture(torch.tensor([[0.8, 0.0]]), 0.7), Mixture(torch.tensor([[-0.8, 0.0], [0.8, 0.0]]), 0.7)]
 
 
@@ -1472,7 +1457,6 @@ def tilted_density(x, w):
     p = (log_p - log_p.max()).exp()
     return p / torch.trapezoid(p, x)
 
-# %%
 axis_w = torch.linspace(-3, 6, 600)
 fig_guide, axes_guide = plt.subplots(1, 3, figsize=(13, 3.2), sharey=True)
 for ax_w, w in zip(axes_guide, (0.0, 1.0, 4.0)):
@@ -1541,7 +1525,6 @@ def projected8(x_t, t, cond):
     guess = gaussian_denoiser(x_t, ab.sqrt(), (1 - ab).sqrt(), zero8, cov8)
     return guess + (y8.T - guess @ D8.T) @ D8_plus.T
 
-# %%
 ways = {}
 for name, model8 in (("conditional", conditional8), ("projected", projected8)):
     start8 = torch.randn(CHAINS // 4, 8, generator=rng, dtype=torch.float64)
@@ -1610,7 +1593,6 @@ for slip, value in slip_vars.items():
     print(f"{slip:45s} output variance {value:.4f} (data 0.25)")
 assert all(abs(v - slip_vars["none"]) > 2e-4 for k, v in slip_vars.items() if k != "none")
 
-# %%
 fig_slips, axes_slips = plt.subplots(1, 4, figsize=(15, 3.7))
 exact_moons = exact_eps(moons, ab_100)
 for ax_s, slip in zip(axes_slips, (slips[0], slips[1], slips[3], slips[4])):

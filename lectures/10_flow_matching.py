@@ -146,8 +146,12 @@ print({name: [round(v, 1) for v in values] for name, values in off.items()})
 #
 # <details><summary>Proof</summary>
 #
-# *Only if.* For a smooth test function $g$ that vanishes far out, $\frac{d}{dt}\mathbb E\,g(x(t))=\mathbb E\,\nabla g(x(t))\cdot u_t(x(t))=\int p_t\,u_t\cdot\nabla g\,dx=-\int g\,\nabla\cdot(p_tu_t)\,dx$ by parts. The left side is $\int g\,\partial_tp_t\,dx$. As $g$ is arbitrary, the equation holds.
-# *If.* The density of $\psi_t(x_0)$ solves the equation, by the first part. Along a trajectory the equation reads $\frac{d}{dt}\log p_t(x(t))=\partial_t\log p_t+u_t\cdot\nabla\log p_t=-\nabla\cdot u_t$ (lecture 3), an ordinary differential equation with one solution for each start. So there is one $p_t$. $\blacksquare$
+# *Only if.* For a smooth test function $g$ that vanishes far out,
+# $$\frac{d}{dt}\mathbb E\,g(x(t))=\mathbb E\,\nabla g(x(t))\cdot u_t(x(t))=\int p_t\,u_t\cdot\nabla g\,dx=-\int g\,\nabla\cdot(p_tu_t)\,dx,$$
+# the last step by parts. The left side is $\int g\,\partial_tp_t\,dx$. As $g$ is arbitrary, the equation holds.
+# *If.* The density of $\psi_t(x_0)$ solves the equation, by the first part. Along a trajectory the equation reads (lecture 3)
+# $$\frac{d}{dt}\log p_t(x(t))=\partial_t\log p_t+u_t\cdot\nabla\log p_t=-\nabla\cdot u_t,$$
+# an ordinary differential equation with one solution for each start. So there is one $p_t$. $\blacksquare$
 # </details>
 #
 # **Many fields, one movie.** If $u$ generates $(p_t)$, so does $u+w/p_t$ for every $w$ with $\nabla\cdot w=0$: a stirring that moves particles but not the density. The *cheapest* generator, in kinetic energy, is a gradient field, and over all movies from $p_0$ to $p_1$ (Benamou and Brenier, 2000)
@@ -343,10 +347,13 @@ from dgm.flow_matching import straight_path  # show
 #
 # <details><summary>Proof</summary>
 #
-# For a test function $g$, $\frac{d}{dt}\mathbb E\,g(x_t)=\mathbb E\big[\nabla g(x_t)\cdot\dot x_t\big]=\mathbb E\big[\nabla g(x_t)\cdot\mathbb E[\dot x_t\mid x_t]\big]=\int p_t\,u_t\cdot\nabla g\,dx$, the tower rule in the middle. Integrate by parts: $\int g\,\partial_tp_t=-\int g\,\nabla\cdot(p_tu_t)$ for all $g$. $\blacksquare$
+# For a test function $g$,
+# $$\frac{d}{dt}\mathbb E\,g(x_t)=\mathbb E\big[\nabla g(x_t)\cdot\dot x_t\big]=\mathbb E\big[\nabla g(x_t)\cdot\mathbb E[\dot x_t\mid x_t]\big]=\int p_t\,u_t\cdot\nabla g\,dx,$$
+# the tower rule in the middle. Integrate by parts: $\int g\,\partial_tp_t=-\int g\,\nabla\cdot(p_tu_t)$ for all $g$. $\blacksquare$
 #
 # The same with densities: each conditional path solves $\partial_tp_t(x\mid x_1)=-\nabla\cdot\big(p_t(x\mid x_1)\,u_t(x\mid x_1)\big)$; integrate over $x_1$, and call what stands under the divergence $p_t(x)\,u_t(x)$:
-# $u_t(x)=\int u_t(x\mid x_1)\,\frac{p_t(x\mid x_1)\,p_{\text{data}}(x_1)}{p_t(x)}\,dx_1$, the average under the posterior of $x_1$.
+# $$u_t(x)=\int u_t(x\mid x_1)\,\frac{p_t(x\mid x_1)\,p_{\text{data}}(x_1)}{p_t(x)}\,dx_1,$$
+# the average under the posterior of $x_1$.
 # </details>
 #
 # The answer to the prediction: the *average* velocity of all who pass. Particles that follow the average take other roads than the pairs did, but the crowd looks the same at every time. For independent normal noise, $x_0=(x_t-t\,x_1)/(1-t)$, and the field is a denoiser in disguise:
@@ -470,7 +477,9 @@ fig_aim.tight_layout()
 # $$
 # <details><summary>Proof</summary>
 #
-# Given $x_t=x$, the target $y=x_1-x_0$ is a random vector with mean $u_t(x)$, and for any constant $c$, $\mathbb E|c-y|^2=|c-\mathbb Ey|^2+\operatorname{tr}\operatorname{Var}y$ (bias and variance). Put $c=\color{royalblue}{v_\theta}(x,t)$ and take the mean over $x_t$ and $t$. The second term does not contain $\theta$. $\blacksquare$
+# Given $x_t=x$, the target $y=x_1-x_0$ is a random vector with mean $u_t(x)$, and for any constant $c$ (bias and variance)
+# $$\mathbb E|c-y|^2=|c-\mathbb Ey|^2+\operatorname{tr}\operatorname{Var}y.$$
+# Put $c=\color{royalblue}{v_\theta}(x,t)$ and take the mean over $x_t$ and $t$. The second term does not contain $\theta$. $\blacksquare$
 # </details>
 #
 # This is denoising score matching (lecture 8) once more, for velocities: regress on a noisy target whose conditional mean is what you want. It is **simulation-free:** a gradient needs one pair, one time, one evaluation; no trace, no invertible layers. And the loss does **not go to zero**: its floor is $V(\pi)$, which we call the *spread* of the coupling; it will matter a lot.
@@ -699,7 +708,9 @@ animate(draw_two_motions, FRAMES, size=(5.6, 3.1), fps=10, dpi=64, cap=330_000)
 # **Proposition.** For *every* coupling $\pi$ of $p_0$ and $p_1$ the minimiser of $\mathcal L_{\text{CFM}}$ is $v^\pi(x,t)=\mathbb E_\pi[x_1-x_0\mid x_t=x]$, and its flow carries $p_0$ to $p_1$ (where the ODE has unique solutions). The least loss is $V(\pi)=\int_0^1\mathbb E\operatorname{tr}\operatorname{Var}_\pi[x_1-x_0\mid x_t]\,dt$.
 #
 # This is 10.3 and 10.4 read again: neither proof used how $x_0$ and $x_1$ are paired. The ends are right for every plan; the *roads* differ. When are they straight? If $V(\pi)=0$: then $x_t$ determines the line it is on, no two lines meet (at an inner time), and the field is constant along each. For the optimal plan of cost $|x-y|^2$ between two densities, $x_1=\nabla\varphi(x_0)$ with convex $\varphi$ (Brenier, lecture 7), this is so:
-# if $(1-t)x_0+t\nabla\varphi(x_0)=(1-t)y_0+t\nabla\varphi(y_0)$ with $t<1$, multiply by $x_0-y_0$ and use that gradients of convex functions are monotone: $0=(1-t)|x_0-y_0|^2+t\,(x_0-y_0)\cdot(\nabla\varphi(x_0)-\nabla\varphi(y_0))\ge(1-t)|x_0-y_0|^2$. So
+# if $(1-t)x_0+t\nabla\varphi(x_0)=(1-t)y_0+t\nabla\varphi(y_0)$ with $t<1$, multiply by $x_0-y_0$ and use that gradients of convex functions are monotone:
+# $$0=(1-t)|x_0-y_0|^2+t\,(x_0-y_0)\cdot(\nabla\varphi(x_0)-\nabla\varphi(y_0))\ge(1-t)|x_0-y_0|^2.$$
+# So
 # $$
 # \pi\ \text{optimal}\ \Longrightarrow\ V(\pi)=0,\ \text{straight paths, one Euler step is exact} .
 # $$
