@@ -61,7 +61,7 @@ test: env  ## the tests that CI and a new user run (at most 25 minutes on 2 core
 	$(PYTEST) -m "not slow"
 
 test-all: env  ## all tests, the slow ones too (at most 80 minutes)
-	$(PYTEST)
+	$(PYTEST) -m "not sampled"
 
 verify: env homework  ## tests of the tests: reference, untouched notebook, mutants, alternatives through the grader (SEEDS=3)
 	$(BIN)/autograder verify $(HOMEWORK) --jobs $(JOBS) --seeds $(SEEDS)

@@ -35,6 +35,7 @@ def _run(*args: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=1700)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_third_of_the_mutants_is_rejected(path):
     """The first of each three wrong programs fails its test, which the unchanged one passes."""
