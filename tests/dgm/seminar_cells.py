@@ -26,7 +26,7 @@ class SeminarCells:
     def __init__(self, name: str, *modules: ModuleType):
         cells = (SEMINARS / f"{name}.py").read_text().split("\n# %%")
         cells = [cell.partition("\n")[2] for cell in cells]
-        self.modules = modules
+        self.name, self.modules = name, modules
         self.start = [c for c in cells if c.startswith(NEEDED)]
         self.checks = {c.removeprefix(CHECK).split(":")[0]: c for c in cells if c.startswith(CHECK)}
 

@@ -17,20 +17,6 @@ CELLS = SeminarCells("03_normalizing_flows", ours, flow_ridge)
 spoilt, field = CELLS.spoilt, CELLS.field
 
 
-@pytest.fixture(scope="module")
-def opening() -> dict:
-    return CELLS.opening()
-
-
-def test_every_task_has_a_check():
-    assert list(CELLS.checks) == [str(n) for n in range(1, 11)]
-
-
-@pytest.mark.parametrize("task", CELLS.checks)
-def test_the_answer_passes(task, opening):
-    CELLS.run(task, opening)
-
-
 def bent(repair: Callable) -> dict:
     """planar_map with v = repair(u, w, w.u)."""
 

@@ -20,15 +20,6 @@ CELLS = SeminarCells("10_flow_matching", ours, flow_matching)
 spoilt, field = CELLS.spoilt, CELLS.field
 
 
-@pytest.fixture(scope="module")
-def opening() -> dict:
-    return CELLS.opening()
-
-
-def test_every_task_has_a_check():
-    assert list(CELLS.checks) == [str(n) for n in range(1, 12)]
-
-
 def test_points_length_and_parts():
     """Every numbered point of the topic is practised; the length and the parts of the arc."""
     topics = yaml.safe_load((Path(__file__).parents[2] / "course.yml").read_text())["topics"]
@@ -41,11 +32,6 @@ def test_points_length_and_parts():
     for part in ("predict first", "find the bug", "metric table", "## discussion"):
         assert part in prose.lower(), part
     assert "READING" not in prose
-
-
-@pytest.mark.parametrize("task", CELLS.checks)
-def test_the_answer_passes(task, opening):
-    CELLS.run(task, opening)
 
 
 TASKS = re.findall(r"import (\w+)  # task", (SEMINARS / "10_flow_matching.py").read_text())
