@@ -21,7 +21,7 @@ APT_PACKAGES := bubblewrap chromium
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: help env system lab notebooks weights reference homework test test-all verify bench demo \
-        collect grade feedback gradebook doctor lint clean
+        collect grade feedback gradebook release site doctor lint clean
 
 help:  ## list every target with what it does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,14 @@ feedback: $(READY)  ## write a feedback page per student
 
 gradebook: $(READY)  ## print the gradebook as a table and write it as CSV
 	$(BIN)/autograder gradebook
+
+release: $(READY)  ## the public repository of the term: make release TAG=2027-1 OUT=../students [SOLUTIONS="04_vae"], or TRIAL=1
+	@test -n "$(OUT)" || { echo "make release: say which folder to write: make release TAG=2027-1 OUT=../students"; exit 2; }
+	@test -n "$(TAG)$(TRIAL)" || { echo "make release: say which tag of git this tree is (TAG=2027-1), or TRIAL=1 to look at it"; exit 2; }
+	$(BIN)/publish release "$(OUT)" $(if $(TRIAL),--trial,--tag "$(TAG)") $(foreach name,$(SOLUTIONS),--solutions $(name))
+
+site: $(READY)  ## the website from the committed notebooks, in build/site/html
+	$(BIN)/publish site
 
 doctor: $(READY)  ## what this machine can guard and what is missing
 	$(BIN)/autograder doctor

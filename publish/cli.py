@@ -114,6 +114,19 @@ def release(
 
 
 @app.command()
+def site(
+    out: Annotated[Path | None, typer.Argument(help="Folder; build/site if none.")] = None,
+) -> None:
+    """Build the website from the notebooks as they are committed; runs none of them."""
+    from publish.site import build_site
+
+    course = _course()
+    folder = (out or course.root / "build" / "site").resolve()
+    pages = build_site(course, items(course), folder)
+    print(f"{len(pages)} pages: {course.shown(folder / 'html' / 'index.html')}")
+
+
+@app.command()
 def weights(
     names: Annotated[list[str] | None, typer.Argument(help="Files; all if none.")] = None,
 ) -> None:

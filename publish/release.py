@@ -159,7 +159,7 @@ def _must_not_leak(course: Course, items: list[Item], out: Path, solutions: set[
         for s in secrets(course, items)
         if not (s.kind == SOLUTION and re.split(r",", s.home)[0] in solutions)
     ]
-    leaks = find_leaks(out, kept, _open_texts(course, items))
+    leaks = find_leaks(out, kept, open_texts(course, items))
     if bad := [leak for leak in leaks if not leak.shown]:
         for path in out.iterdir():
             if path.name != ".git":
@@ -168,7 +168,7 @@ def _must_not_leak(course: Course, items: list[Item], out: Path, solutions: set[
     return leaks
 
 
-def _open_texts(course: Course, items: list[Item]) -> Iterator[str]:
+def open_texts(course: Course, items: list[Item]) -> Iterator[str]:
     """Code cells of the homeworks' student versions, cut anew: a committed one may hold a leak."""
     for item in items:
         if item.kind == "homework":
