@@ -1,4 +1,4 @@
-"""Runs the master of a homework cell by cell in this process: its own solutions and tests, ours."""
+"""Runs the master of a homework cell by cell in this process: our own solutions and tests."""
 
 import contextlib
 import io
@@ -12,7 +12,8 @@ from typing import Any
 import jupytext
 
 ROOT = Path(__file__).resolve().parents[2]
-HOMEWORK = ROOT / "homework1"
+HOMEWORKS = (ROOT / "homework1", ROOT / "homework2")
+HOMEWORK = HOMEWORKS[0]
 BEGIN, END = "    ### BEGIN SOLUTION\n", "    ### END SOLUTION\n"
 
 
@@ -51,9 +52,9 @@ def _cell(raw: Any) -> Cell:
     return Cell(raw.source + "\n", tags, about.get("grade_id", ""), points, course)
 
 
-def read_entries(name: str, kind: str, homework: Path = HOMEWORK) -> list[dict[str, str]]:
-    """The entries of verify/NAME of a homework, tables of the array `kind`."""
-    return tomllib.loads((homework / "verify" / name).read_text(encoding="utf-8"))[kind]
+def read_entries(kind: str, homework: Path) -> list[dict[str, str]]:
+    """The entries of a homework's verify/KINDs.toml, kind "mutant" or "alternative"."""
+    return tomllib.loads((homework / "verify" / f"{kind}s.toml").read_text(encoding="utf-8"))[kind]
 
 
 def mutate(cells: list[Cell], mutant: dict[str, str]) -> str:
