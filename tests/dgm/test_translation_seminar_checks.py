@@ -1,8 +1,8 @@
 """The check cells of seminar 6: silent on the right answers, in words on the usual wrong ones."""
 
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -116,6 +116,12 @@ def eye(M):
     return torch.eye(len(M), dtype=M.dtype)
 
 
+point, variance, quadratic = (
+    partial(field, name) for name in ("point_answers", "variance_parts", "quadratic_game")
+)
+adv, cyc, same, judges = (partial(part, name) for name in ours.CycleParts._fields)
+loss, force = partial(nce, "loss"), partial(nce, "force")
+cold = lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l1(f, y)
 upper = lambda r, y, w: torch.stack(
     [c.sort().values[int((w[c.argsort()].cumsum(0) <= 0.5).sum())] for c in y.T]
 )
@@ -123,14 +129,14 @@ together = lambda r, y, w: y[(w[:, None, None] * (y[:, None] - y).abs()).sum((0,
 pooled = lambda r, a: a.flatten(0, 1).var(0).mean()
 axis = lambda r, q, k, tau, *_: -(q @ k.mT / tau).log_softmax(1).diagonal(dim1=1, dim2=2)
 WRONG = [  # task, what the check must say, the wrong answer
-    ("1", "weights are left out", field("point_answers", "mean", lambda r, y, w: y.mean(0))),
-    ("1", "divided by N", field("point_answers", "mean", lambda r, y, w: r.mean / 6)),
-    ("1", "weights are left out", field("point_answers", "median", lambda r, y, w: y.median(0)[0])),
-    ("1", "for all coordinates together", field("point_answers", "median", together)),
-    ("1", "upper end", field("point_answers", "median", upper)),
-    ("1", "likeliest", field("point_answers", "median", lambda r, y, w: y[w.argmax()])),
-    ("1", "summed over", field("point_answers", "blur", lambda r, y, w: 3 * r.blur)),
-    ("1", "its own variance", field("point_answers", "honest", lambda r, y, w: r.blur)),
+    ("1", "weights are left out", point("mean", lambda r, y, w: y.mean(0))),
+    ("1", "divided by N", point("mean", lambda r, y, w: r.mean / 6)),
+    ("1", "weights are left out", point("median", lambda r, y, w: y.median(0)[0])),
+    ("1", "for all coordinates together", point("median", together)),
+    ("1", "upper end", point("median", upper)),
+    ("1", "likeliest", point("median", lambda r, y, w: y[w.argmax()])),
+    ("1", "summed over", point("blur", lambda r, y, w: 3 * r.blur)),
+    ("1", "its own variance", point("honest", lambda r, y, w: r.blur)),
     ("1", "`return`", {"point_answers": lambda *_: None}),
     ("2", "strides are ignored", windows(lambda a, b, c, k, s, p: (a + k - 1, 1, c - p))),
     ("2", "adds k, not", windows(lambda a, b, c, k, s, p: (a + k * b, b * s, c - p * b))),
@@ -144,45 +150,33 @@ WRONG = [  # task, what the check must say, the wrong answer
     ),
     ("2", "are added", windows(lambda a, b, c, k, s, p: (a + k * b - b, b + s - 1, c - p * b))),
     ("2", "`return`", {"patch_window": lambda _: None}),
-    ("3", "term is left out", maps(lambda j, x, f, y, lam: by_patch(-j(x, f)))),
-    ("3", "lambda is left out", maps(lambda j, x, f, y, lam: by_patch(-j(x, f)) + l1(f, y))),
-    ("3", "saturating", maps(lambda j, x, f, y, lam: -by_patch(j(x, f)) + lam * l1(f, y))),
-    ("3", "found out", maps(lambda j, x, f, y, lam: by_patch(j(x, f)) + lam * l1(f, y))),
-    ("3", "with the question", maps(lambda j, x, f, y, lam: by_patch(-j(x, f)) + lam * l1(f, x))),
-    ("3", "is squared", maps(lambda j, x, f, y, lam: by_patch(-j(x, f)) + lam * l2(f, y))),
-    ("3", "changed places", maps(lambda j, x, f, y, lam: by_patch(-j(f, x)) + lam * l1(f, y))),
-    (
-        "3",
-        "patches are summed",
-        maps(lambda j, x, f, y, lam: 15 * by_patch(-j(x, f)) + lam * l1(f, y)),
-    ),
+    ("3", "term is left out", maps(lambda j, x, f, y, c: by_patch(-j(x, f)))),
+    ("3", "lambda is left out", maps(lambda j, x, f, y, c: by_patch(-j(x, f)) + l1(f, y))),
+    ("3", "saturating", maps(lambda j, x, f, y, c: -by_patch(j(x, f)) + c * l1(f, y))),
+    ("3", "found out", maps(lambda j, x, f, y, c: by_patch(j(x, f)) + c * l1(f, y))),
+    ("3", "with the question", maps(lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l1(f, x))),
+    ("3", "is squared", maps(lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l2(f, y))),
+    ("3", "changed places", maps(lambda j, x, f, y, c: by_patch(-j(f, x)) + c * l1(f, y))),
+    ("3", "patches are summed", maps(lambda j, x, f, y, c: 15 * by_patch(-j(x, f)) + c * l1(f, y))),
     (
         "3",
         "supervised term is cut",
-        maps(lambda j, x, f, y, lam: by_patch(-j(x, f)) + lam * l1(f.detach(), y)),
+        maps(lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l1(f.detach(), y)),
     ),
-    ("3", "does not reach the fake", maps(lambda j, x, f, y, lam: _right(j, x, f, y).detach())),
+    ("3", "does not reach the fake", maps(lambda j, x, f, y, c: cold(j, x, f.detach(), y, c))),
     ("3", "real pairs do not match", told(lambda j, x, f, y: _told(j, x, f, y.roll(1, 0), x))),
     ("3", "halved", told(lambda j, x, f, y: _told(j, x, f, y, x) / 2)),
     ("3", "called fake", told(lambda j, x, f, y: by_patch(j(x, y)) + by_patch(-j(x, f)))),
     ("3", "only the real half", told(lambda j, x, f, y: by_patch(-j(x, y)))),
     ("3", "changed places", told(lambda j, x, f, y: by_patch(-j(y, x)) + by_patch(j(f, x)))),
     ("3", "reaches the fake", {"paired_losses": lambda *a: _undetached(*a)}),
-    ("4", "not by R - 1", field("variance_parts", "noise", lambda r, a: a.var(0, False).mean())),
-    ("4", "of one draw", field("variance_parts", "noise", lambda r, a: a.var(1).mean())),
-    ("4", "all answers together", field("variance_parts", "noise", pooled)),
-    ("4", "the deviation", field("variance_parts", "noise", lambda r, a: a.std(0).mean())),
-    (
-        "4",
-        "not taken off",
-        field("variance_parts", "question", lambda r, a: a.mean(0).var(0).mean()),
-    ),
-    (
-        "4",
-        "taken off whole",
-        field("variance_parts", "question", lambda r, a: a.mean(0).var(0).mean() - r.noise),
-    ),
-    ("4", "pooled", field("variance_parts", "question", lambda r, a: pooled(r, a) - r.noise)),
+    ("4", "not by R - 1", variance("noise", lambda r, a: a.var(0, False).mean())),
+    ("4", "of one draw", variance("noise", lambda r, a: a.var(1).mean())),
+    ("4", "all answers together", variance("noise", pooled)),
+    ("4", "the deviation", variance("noise", lambda r, a: a.std(0).mean())),
+    ("4", "not taken off", variance("question", lambda r, a: a.mean(0).var(0).mean())),
+    ("4", "taken off whole", variance("question", lambda r, a: a.mean(0).var(0).mean() - r.noise)),
+    ("4", "pooled", variance("question", lambda r, a: pooled(r, a) - r.noise)),
     ("5", "has weight 1", scores(0.5, 1.0, euclid)),
     ("5", "is no reward", scores(0.5, 0.0, euclid)),
     ("5", "are punished", scores(0.5, -0.5, euclid)),
@@ -202,74 +196,54 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("6", "at |x|", {"swirl": lambda x, r, a: ours.swirl(x, r, lambda n: a(x.norm(dim=1)))}),
     ("6", "mean radius", {"swirl": lambda x, r, a: ours.swirl(x, r, lambda n: a(n.mean()))}),
     ("6", "cut off from its input", {"swirl": cut}),
-    (
-        "7",
-        "other's judges",
-        part("adversarial", lambda f, b, p, q, x, y: to(q(f(x)), 1) + to(p(b(y)), 1)),
-    ),
-    (
-        "7",
-        "found out",
-        part("adversarial", lambda f, b, p, q, x, y: to(p(f(x)), 0) + to(q(b(y)), 0)),
-    ),
-    ("7", "only the map to y", part("adversarial", lambda f, b, p, q, x, y: to(p(f(x)), 1))),
-    ("7", "real ones", part("adversarial", lambda f, b, p, q, x, y: to(p(y), 1) + to(q(x), 1))),
-    ("7", "both ways", part("cycle", lambda f, b, p, q, x, y: l1(f(b(x)), x) + l1(b(f(y)), y))),
-    ("7", "from x runs", part("cycle", lambda f, b, p, q, x, y: l1(f(b(x)), x) + l1(f(b(y)), y))),
-    ("7", "only the way from x", part("cycle", lambda f, b, p, q, x, y: l1(b(f(x)), x))),
-    ("7", "called twice", part("cycle", lambda f, b, p, q, x, y: l1(f(f(x)), x) + l1(b(b(y)), y))),
-    ("7", "are squared", part("cycle", lambda f, b, p, q, x, y: l2(b(f(x)), x) + l2(f(b(y)), y))),
+    ("7", "other's judges", adv(lambda f, b, p, q, x, y: to(q(f(x)), 1) + to(p(b(y)), 1))),
+    ("7", "found out", adv(lambda f, b, p, q, x, y: to(p(f(x)), 0) + to(q(b(y)), 0))),
+    ("7", "only the map to y", adv(lambda f, b, p, q, x, y: to(p(f(x)), 1))),
+    ("7", "real ones", adv(lambda f, b, p, q, x, y: to(p(y), 1) + to(q(x), 1))),
+    ("7", "both ways", cyc(lambda f, b, p, q, x, y: l1(f(b(x)), x) + l1(b(f(y)), y))),
+    ("7", "from x runs", cyc(lambda f, b, p, q, x, y: l1(f(b(x)), x) + l1(f(b(y)), y))),
+    ("7", "only the way from x", cyc(lambda f, b, p, q, x, y: l1(b(f(x)), x))),
+    ("7", "called twice", cyc(lambda f, b, p, q, x, y: l1(f(f(x)), x) + l1(b(b(y)), y))),
+    ("7", "are squared", cyc(lambda f, b, p, q, x, y: l2(b(f(x)), x) + l2(f(b(y)), y))),
     (
         "7",
         "in the parameters of G is",
-        part("cycle", lambda f, b, p, q, x, y: l1(b(f(x).detach()), x) + l1(f(b(y).detach()), y)),
+        cyc(lambda f, b, p, q, x, y: l1(b(f(x).detach()), x) + l1(f(b(y).detach()), y)),
     ),
     (
         "7",
         "in the parameters of F is",
-        part("cycle", lambda f, b, p, q, x, y: l1(b(f(x)), x) + l1(f(b(y).detach()), y)),
+        cyc(lambda f, b, p, q, x, y: l1(b(f(x)), x) + l1(f(b(y).detach()), y)),
     ),
-    ("7", "wrong domains", part("identity", lambda f, b, p, q, x, y: l1(f(x), x) + l1(b(y), y))),
-    ("7", "only G", part("identity", lambda f, b, p, q, x, y: l1(f(y), y))),
-    (
-        "7",
-        "fakes are fed",
-        part("identity", lambda f, b, p, q, x, y: l1(f(f(x)), f(x)) + l1(b(b(y)), b(y))),
-    ),
+    ("7", "wrong domains", same(lambda f, b, p, q, x, y: l1(f(x), x) + l1(b(y), y))),
+    ("7", "only G", same(lambda f, b, p, q, x, y: l1(f(y), y))),
+    ("7", "fakes are fed", same(lambda f, b, p, q, x, y: l1(f(f(x)), f(x)) + l1(b(b(y)), b(y)))),
     (
         "7",
         "other's fakes",
-        part("judges", lambda f, b, p, q, x, y: leaky(lambda _: b(y), lambda _: f(x), p, q, x, y)),
+        judges(lambda f, b, p, q, x, y: leaky(lambda _: b(y), lambda _: f(x), p, q, x, y)),
     ),
-    ("7", "other domain", part("judges", lambda *a: _swapped(*a))),
-    ("7", "halved", part("judges", lambda *a: leaky(*a) / 2)),
-    ("7", "Detach the fakes", part("judges", leaky)),
-    (
-        "7",
-        "cut off",
-        part("identity", lambda f, b, p, q, x, y: (l1(f(y), y) + l1(b(x), x)).detach()),
-    ),
-    ("8", "not normalised", nce("loss", lambda r, q, k, tau, a, b: _entropy(a @ b.mT / tau))),
-    ("8", "only the queries", nce("loss", lambda r, q, k, tau, a, b: _entropy(q @ b.mT / tau))),
-    ("8", "tau is left out", nce("loss", lambda r, q, k, tau, *_: _entropy(q @ k.mT))),
-    ("8", "multiplied by tau", nce("loss", lambda r, q, k, tau, *_: _entropy(q @ k.mT * tau))),
-    ("8", "wrong axis", nce("loss", axis)),
-    ("8", "mean over the places", nce("loss", lambda r, *_: r.loss.mean(1))),
-    ("8", "own key is left out", nce("loss", lambda r, q, k, tau, *_: _others(q @ k.mT / tau))),
-    ("8", "over the queries", nce("weight", lambda r, q, k, tau, *_: (q @ k.mT / tau).softmax(1))),
+    ("7", "other domain", judges(lambda *a: _swapped(*a))),
+    ("7", "halved", judges(lambda *a: leaky(*a) / 2)),
+    ("7", "Detach the fakes", judges(leaky)),
+    ("7", "cut off", same(lambda f, b, p, q, x, y: (l1(f(y), y) + l1(b(x), x)).detach())),
+    ("8", "not normalised", loss(lambda r, q, k, t, a, b: _entropy(a @ b.mT / t))),
+    ("8", "only the queries", loss(lambda r, q, k, t, a, b: _entropy(q @ b.mT / t))),
+    ("8", "tau is left out", loss(lambda r, q, k, t, *_: _entropy(q @ k.mT))),
+    ("8", "multiplied by tau", loss(lambda r, q, k, t, *_: _entropy(q @ k.mT * t))),
+    ("8", "wrong axis", loss(axis)),
+    ("8", "mean over the places", loss(lambda r, *_: r.loss.mean(1))),
+    ("8", "own key is left out", loss(lambda r, q, k, t, *_: _others(q @ k.mT / t))),
+    ("8", "over the queries", nce("weight", lambda r, q, k, t, *_: (q @ k.mT / t).softmax(1))),
     ("8", "logarithm", nce("weight", lambda r, *_: r.weight.log())),
-    ("8", "goes downhill", nce("force", lambda r, *_: -r.force)),
-    (
-        "8",
-        "on the unit vector, not",
-        nce("force", lambda r, q, k, tau, *_: (k - r.weight @ k) / tau),
-    ),
+    ("8", "goes downhill", force(lambda r, *_: -r.force)),
+    ("8", "on the unit vector, not", force(lambda r, q, k, t, *_: (k - r.weight @ k) / t)),
     (
         "8",
         "1 / |q| is missing",
-        nce("force", lambda r, q, k, tau, a, b: r.force * a.norm(dim=2)[..., None]),
+        force(lambda r, q, k, t, a, b: r.force * a.norm(dim=2, keepdim=True)),
     ),
-    ("8", "1 / tau is missing", nce("force", lambda r, q, k, tau, *_: r.force * tau)),
+    ("8", "1 / tau is missing", force(lambda r, q, k, t, *_: r.force * t)),
     ("8", "pencil", {"nce_force": with_autograd}),
     ("9", "upper and lower", halves(dim=2)),
     ("9", "corrected", halves(z=lambda v: (v - v.mean()) / v.std())),
@@ -281,33 +255,21 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("9", "difference is squared", halves(end=lambda v: v**2)),
     ("9", "mean over the batch", halves(end=lambda v: v.mean())),
     ("9", "no gradient", halves(end=lambda v: v.detach())),
-    ("10", "inverse is missing", field("quadratic_game", "best", lambda r, M, *_: eye(M) - M)),
-    (
-        "10",
-        "sign of M",
-        field("quadratic_game", "best", lambda r, M, *_: torch.linalg.inv(eye(M) + M)),
-    ),
+    ("10", "inverse is missing", quadratic("best", lambda r, M, *_: eye(M) - M)),
+    ("10", "sign of M", quadratic("best", lambda r, M, *_: torch.linalg.inv(eye(M) + M))),
     (
         "10",
         "E f(y) is left out",
-        field("quadratic_game", "value", lambda r, M, a, b: r.value - (M @ b).trace() / 2),
+        quadratic("value", lambda r, M, a, b: r.value - (M @ b).trace() / 2),
     ),
-    (
-        "10",
-        "on both sides",
-        field("quadratic_game", "value", lambda r, M, a, b: r.value - (M @ b).trace()),
-    ),
-    ("10", "halves are missing", field("quadratic_game", "value", lambda r, *_: 2 * r.value)),
-    ("10", "downhill", field("quadratic_game", "slope", lambda r, *_: -r.slope)),
-    ("10", "half is missing", field("quadratic_game", "slope", lambda r, *_: 2 * r.slope)),
-    ("10", "map is left out", field("quadratic_game", "slope", lambda r, M, a, b: (b - a) / 2)),
-    ("10", "once only", field("quadratic_game", "slope", lambda r, M, a, b: (b - r.best @ a) / 2)),
-    ("10", "only E f(y)", field("quadratic_game", "slope", lambda r, M, a, b: b / 2)),
+    ("10", "on both sides", quadratic("value", lambda r, M, a, b: r.value - (M @ b).trace())),
+    ("10", "halves are missing", quadratic("value", lambda r, *_: 2 * r.value)),
+    ("10", "downhill", quadratic("slope", lambda r, *_: -r.slope)),
+    ("10", "half is missing", quadratic("slope", lambda r, *_: 2 * r.slope)),
+    ("10", "map is left out", quadratic("slope", lambda r, M, a, b: (b - a) / 2)),
+    ("10", "once only", quadratic("slope", lambda r, M, a, b: (b - r.best @ a) / 2)),
+    ("10", "only E f(y)", quadratic("slope", lambda r, M, a, b: b / 2)),
 ]
-
-
-def _right(j, x, f, y):
-    return by_patch(-j(x, f)) + 3 * l1(f, y)
 
 
 def _told(j, x, f, y, asked):
@@ -330,7 +292,7 @@ def _entropy(logits):
 def _others(logits):
     """The own key is missing in the sum below the line."""
     own = torch.eye(logits.shape[1], dtype=torch.bool)
-    rest = logits.masked_fill(own, -np.inf).logsumexp(2)
+    rest = logits.masked_fill(own, -torch.inf).logsumexp(2)
     return rest - logits.diagonal(dim1=1, dim2=2)
 
 
