@@ -12,11 +12,13 @@ LONGEST = 300
 
 
 def alt_text(code: str, section: str, prose: str = "") -> str:
-    """Section, titles and axes of the figure that `code` draws; without titles, what the prose
-    before it says last. Plain text on one line, at most 300 characters.
+    """Section, titles and axes of the figure that `code` draws; with short or no titles also what
+    the prose before it says last. Plain text on one line, at most 300 characters.
     """
     titles, axes = _said(code)
-    said = "; ".join(titles) or _last_sentence(prose) or "figure"
+    if len("".join(titles)) < 20:  # too little to know what is seen
+        titles.append(_last_sentence(prose))
+    said = "; ".join(filter(None, titles)) or "figure"
     shown = f"{plain(section)}: {said}" if section else said
     if axes:
         shown += f" (axes: {', '.join(axes)})"

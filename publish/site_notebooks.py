@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from nbformat.notebooknode import NotebookNode
@@ -16,6 +17,8 @@ _POINT = re.compile(r"(\d+\.\d+)(?=\D|$)")
 _MATH = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$(?![\s$])(?:[^$\n]|\n(?!\s*\n))+?\$", re.S)
 _BREAK = re.compile(r"[ \t]*\n[ \t>]*")
 _CODE = re.compile(r"(^```.*?^```[ \t]*$|`[^`\n]+`)", re.M | re.S)
+_SUMMARY = re.compile(r"(<summary>)(.*?)(</summary>)", re.S)
+_MATH_CLASS = "math notranslate nohighlight"
 _FENCE = re.compile(r"^\s*(```|~~~)")
 FOLDED = "hide-input"
 
@@ -25,16 +28,18 @@ def as_page(notebook: NotebookNode, topic: str = "") -> NotebookNode:
     (such as `4`), folded set-up, figures and films with words, no picture from elsewhere.
     """
     made, levels = copy.deepcopy(notebook), Levels()
-    section, prose = "", ""
+    section, prose, told = "", "", Counter()
     for cell in made.cells:
         if cell.cell_type == "markdown":
-            text = whole_formulae(without_badge(cell.source))
+            text = in_summaries(whole_formulae(without_badge(cell.source)))
             cell.source = with_headings(text, topic, levels)
             section = ([section] + [plain(x) for x in _headings(cell.source)])[-1]
             prose = cell.source
         elif cell.cell_type == "code":
             _fold(cell)
-            _describe(cell, alt_text(cell.source, section, prose))
+            words = alt_text(cell.source, section, prose)
+            told[words] += 1
+            _describe(cell, words if told[words] == 1 else f"{words} ({told[words]})")
     made.metadata.pop("course", None)
     return made
 
@@ -63,6 +68,18 @@ def without_badge(text: str) -> str:
 def whole_formulae(text: str) -> str:
     """Each formula on one line: a `+` at the start of a line would begin a list."""
     return outside_code(text, lambda part: _MATH.sub(lambda m: _BREAK.sub(" ", m[0]), part))
+
+
+def in_summaries(text: str) -> str:
+    """Formulae, code and emphasis in the line of a fold, which is HTML to Markdown, as HTML."""
+    return _SUMMARY.sub(lambda m: m[1] + _as_html(m[2]) + m[3], text)
+
+
+def _as_html(line: str) -> str:
+    line = re.sub(r"\$([^$]+)\$", rf'<span class="{_MATH_CLASS}">\\(\1\\)</span>', line)
+    line = re.sub(r"`([^`]+)`", r"<code>\1</code>", line)
+    line = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", line)
+    return re.sub(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])", r"<em>\1</em>", line)
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
