@@ -121,6 +121,7 @@ point, variance, quadratic = (
 )
 adv, cyc, same, judges = (partial(part, name) for name in ours.CycleParts._fields)
 loss, force = partial(nce, "loss"), partial(nce, "force")
+entropy = lambda logits: -logits.log_softmax(2).diagonal(dim1=1, dim2=2)
 cold = lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l1(f, y)
 upper = lambda r, y, w: torch.stack(
     [c.sort().values[int((w[c.argsort()].cumsum(0) <= 0.5).sum())] for c in y.T]
@@ -227,10 +228,10 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("7", "halved", judges(lambda *a: leaky(*a) / 2)),
     ("7", "Detach the fakes", judges(leaky)),
     ("7", "cut off", same(lambda f, b, p, q, x, y: (l1(f(y), y) + l1(b(x), x)).detach())),
-    ("8", "not normalised", loss(lambda r, q, k, t, a, b: _entropy(a @ b.mT / t))),
-    ("8", "only the queries", loss(lambda r, q, k, t, a, b: _entropy(q @ b.mT / t))),
-    ("8", "tau is left out", loss(lambda r, q, k, t, *_: _entropy(q @ k.mT))),
-    ("8", "multiplied by tau", loss(lambda r, q, k, t, *_: _entropy(q @ k.mT * t))),
+    ("8", "not normalised", loss(lambda r, q, k, t, a, b: entropy(a @ b.mT / t))),
+    ("8", "only the queries", loss(lambda r, q, k, t, a, b: entropy(q @ b.mT / t))),
+    ("8", "tau is left out", loss(lambda r, q, k, t, *_: entropy(q @ k.mT))),
+    ("8", "multiplied by tau", loss(lambda r, q, k, t, *_: entropy(q @ k.mT * t))),
     ("8", "wrong axis", loss(axis)),
     ("8", "mean over the places", loss(lambda r, *_: r.loss.mean(1))),
     ("8", "own key is left out", loss(lambda r, q, k, t, *_: _others(q @ k.mT / t))),
@@ -283,10 +284,6 @@ def _undetached(j, x, f, y, lam):
 def _swapped(f, b, p, q, x, y):
     """Each judge gets the other domain, fakes and all."""
     return to(p(x), 1) + to(p(b(y)), 0) + to(q(y), 1) + to(q(f(x)), 0)
-
-
-def _entropy(logits):
-    return -logits.log_softmax(2).diagonal(dim1=1, dim2=2)
 
 
 def _others(logits):
