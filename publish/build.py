@@ -24,6 +24,7 @@ from publish.sources import Source, read_source
 from publish.student import cut_seminar, without_markers, without_nbgrader
 
 STAND_IN, REAL = "stand-in", "MNIST"
+NO_WEIGHTS = "is neither beside the notebook nor at the release"  # said by dgm.weights
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def build(
         source, notebook = assemble(course, item)
         record, what = {}, "not executed: the code changed, so the old outputs are gone"
     refuse_stand_in(source, notebook, record.get("data", []))
+    refuse_missing_weights(source, notebook)
     written = write(course, item, notebook, record)
     if what == "taken over":
         what = "text changed, outputs taken over" if written else "up to date"
@@ -160,6 +162,19 @@ def refuse_stand_in(source: Source, notebook: NotebookNode, data: list[str]) -> 
             f"with {REAL}/raw, or let it be downloaded",
             *said[0].where(),
         )
+
+
+def refuse_missing_weights(source: Source, notebook: NotebookNode) -> None:
+    """PublishError where a cell went on without the trained weights that it asked for."""
+    for cell, built in zip(source.cells, notebook.cells, strict=True):
+        said = [o.text for o in built.get("outputs", []) if o.output_type == "stream"]
+        for line in "".join(said).splitlines():
+            if NO_WEIGHTS in line:
+                raise PublishError(
+                    f"the run says `{line}`; make the file with `publish weights NAME` and write "
+                    "its sha256 into the source",
+                    *cell.where(),
+                )
 
 
 def _executed(course: Course, item: Item, tell) -> tuple[Source, NotebookNode, dict]:

@@ -7,6 +7,7 @@ import re
 import nbformat
 import pytest
 
+from dgm.weights import load_weights
 from publish.build import assemble, build, graft, refuse_stand_in
 from publish.check import check_item
 from publish.errors import PublishError
@@ -237,6 +238,20 @@ def test_stand_in_is_refused_where_the_text_says_mnist(mini):
                 refuse_stand_in(source, notebook, [data])
         else:
             refuse_stand_in(source, notebook, [data])
+
+
+def test_a_run_without_its_weights_is_refused(mini, capsys, monkeypatch):
+    """The line is that of dgm.weights; what names a file that was found is let through."""
+    monkeypatch.chdir(mini.root)
+    monkeypatch.setenv("DGM_CACHE", str(mini.root))
+    monkeypatch.setattr("dgm.weights.RELEASE_URL", "")
+    assert load_weights("none.safetensors", "0" * 64) is None
+    said = capsys.readouterr().out.strip()
+    build(mini.course, mini.item("# %%\nprint('weights: some.safetensors, beside the notebook')\n"))
+    item = mini.item(f"# %%\nx = 1\n\n# %%\nprint({said!r})\n")
+    with pytest.raises(PublishError, match="01_x.py:5: the run says `weights: none.safetensors is"):
+        build(mini.course, item)
+    assert "none.safetensors" not in (mini.root / item.executed).read_text()
 
 
 def test_outputs_go_to_the_cells_they_came_from(mini):
