@@ -182,8 +182,8 @@ class WganGame(NamedTuple):
 def wgan_round(game: WganGame, draw: Callable, noise: Callable, rng: torch.Generator) -> Tensor:
     """One round: critic_steps steps of the critic, one of the generator; Gulrajani et al., alg. 1.
 
-    Each critic step asks in this order: draw() for real (B, *D), noise(B) for z, torch.rand with
-    rng for u; then the generator's step asks noise(B). Returns the last critic step's mean value.
+    Each critic step asks in this order: draw() for real (B, *D), noise(B) for z, torch.rand by rng
+    for u, of the real's dtype; then the generator's step noise(B). Returns the last mean value.
     """
     for _ in range(game.critic_steps):
         x_real = draw()

@@ -242,37 +242,36 @@ class Line(nn.Module):
         return y + self.curve * y**2 if self.w.ndim == 1 else y
 
 
+BEND = 0.3  # of the critic x.w + BEND (x.w)^2
+
+
+def terms_by_hand(w, x, fake, u):
+    """Mean value of the critic, and the slopes in w of mean value and mean penalty."""
+    mid = u * x + (1 - u) * fake
+    value = lambda v: v @ w + BEND * (v @ w) ** 2
+    rise = lambda v: ((1 + 2 * BEND * (v @ w))[:, None] * v).mean(0)  # of the value in w
+    steep, length = 1 + 2 * BEND * (mid @ w), w.norm()  # grad f = steep w
+    d_norm = 2 * BEND * length * steep.sign()[:, None] * mid + steep.abs()[:, None] * w / length
+    charge = (2 * (steep.abs() * length - 1)[:, None] * d_norm).mean(0)
+    return (value(x) - value(fake)).mean(), rise(x) - rise(fake), charge
+
+
 def test_wgan_round():
     """Oracle: two rounds of plain gradient steps, with the derivatives written out by hand."""
     A, w = normal(seeded(14), 2, 2), normal(seeded(15), 2)
-    G, f = Line(A), Line(w, 0.3)
+    G, f = Line(A), Line(w, BEND)
     opts = torch.optim.SGD(G.parameters(), 0.1), torch.optim.SGD(f.parameters(), 0.2)
-    game = ours.WganGame(G, f, *opts, 2, 1.5)
-    draws, noises, places = seeded(1), seeded(2), seeded(3)
-    play = lambda: ours.wgan_round(
-        game, lambda: normal(draws, 5, 2) + 1, lambda n: normal(noises, n, 2), places
-    )
-    got = [play(), play()][1]
-    draws, noises, places = seeded(1), seeded(2), seeded(3)
-    bend = 0.3
+    game, g = ours.WganGame(G, f, *opts, 2, 1.5), seeded(1)
+    for _ in range(2):
+        got = ours.wgan_round(game, lambda: normal(g, 5, 2) + 1, lambda n: normal(g, n, 2), g)
+    again = seeded(1)
     for _ in range(2):
         for _ in range(2):
-            x, fake = normal(draws, 5, 2) + 1, normal(noises, 5, 2) @ A
-            u = uniform(places, 5)[:, None]
-            mid = u * x + (1 - u) * fake
-            value_of = lambda v, w=w: v @ w + bend * (v @ w) ** 2
-            value = (value_of(x) - value_of(fake)).mean()
-            rise = lambda v, w=w: (1 + 2 * bend * (v @ w))[:, None] * v  # of the value in w
-            steep = 1 + 2 * bend * (mid @ w)  # grad f = steep w, |grad f| = |steep| |w|
-            length = w.norm()
-            d_norm = (
-                2 * bend * length * steep.sign()[:, None] * mid + steep.abs()[:, None] * w / length
-            )
-            charge = (2 * (steep.abs() * length - 1)[:, None] * d_norm).mean(0)
-            w = w - 0.2 * (1.5 * charge - rise(x).mean(0) + rise(fake).mean(0))
-        z = normal(noises, 5, 2)
-        y = z @ A
-        A = A + 0.1 * z.T @ ((1 + 2 * bend * (y @ w))[:, None] * w) / 5
+            x, fake = normal(again, 5, 2) + 1, normal(again, 5, 2) @ A
+            value, rise, charge = terms_by_hand(w, x, fake, uniform(again, 5)[:, None])
+            w = w - 0.2 * (1.5 * charge - rise)
+        z = normal(again, 5, 2)
+        A = A + 0.1 * z.T @ ((1 + 2 * BEND * (z @ A @ w))[:, None] * w) / 5
     close(G.w.detach(), A)
     close(f.w.detach(), w)
     close(got, value)
