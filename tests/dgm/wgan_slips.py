@@ -134,41 +134,33 @@ def coins(data=True, model=True, power=1, by_n=True):
     return {"coin_batches": wrong}
 
 
+def draws(order, draw, noise, rng) -> dict:
+    """Real x, noise z and places u, asked for in that order; "1" is u in single precision."""
+    made = {"x": draw, "z": lambda: noise(6), "u": lambda: uniform(rng, 6)}
+    made["1"] = lambda: torch.rand(6, generator=rng).double()
+    return {k.replace("1", "u"): made[k]() for k in order}
+
+
 def rounds(
-    fresh=True,
-    sign=1,
-    way=-1,
-    steps=0,
-    lam=True,
-    moves=True,
-    graph=False,
-    clear="before",
-    order="xzu",
+    fresh=True, sign=1, way=-1, steps=0, lam=None, moves=True, graph=False, clear="", order="xzu"
 ) -> dict:
-    """wgan_round with another loss or order; `order` of the draws: x real, z noise, u."""
+    """wgan_round with another loss or order; clear: "late", "never" or, as it should be, ""."""
 
     def wrong(game, draw, noise, rng):
-        made = {
-            "x": draw,
-            "z": lambda: noise(6),
-            "u": lambda: torch.rand(6, generator=rng).double(),
-        }
-        made["u"] = made["u"] if order == "xz1" else lambda: uniform(rng, 6)
         for _ in range(game.critic_steps + steps):
-            got = {k: made[k]() for k in order.replace("1", "u")}
-            x, z, u = got["x"], got["z"], got["u"]
-            fake = game.generator(z).detach()
-            t = ours.critic_terms(game.critic, x, fake, u)
-            if clear == "before":
+            got = draws(order, draw, noise, rng)
+            x, z, u = (got[k] for k in "xzu")
+            t = ours.critic_terms(game.critic, x, game.generator(z).detach(), u)
+            if not clear:
                 game.opt_c.zero_grad()
-            weight = game.lam if lam else 1.0
-            (weight * t.penalty - sign * t.value).mean().backward(retain_graph=graph)
+            loss = (lam or game.lam) * t.penalty - sign * t.value
+            loss.mean().backward(retain_graph=graph)
             if moves:
                 game.opt_c.step()
-            if clear == "after":
+            if clear == "late":
                 game.opt_c.zero_grad()
         game.opt_g.zero_grad()
-        z = noise(len(x)) if fresh else z
+        z = noise(6) if fresh else z
         (way * game.critic(game.generator(z)).mean()).backward()
         game.opt_g.step()
         return t.value.mean() if graph else t.value.mean().detach()
