@@ -50,9 +50,9 @@ def build_site(course: Course, items: list[Item], out: Path) -> list[str]:
     names = stage(course, there, source)
     if leaks := [x for x in _leaks(course, items, source) if not x.shown]:
         raise PublishError("the site would give away\n  " + "\n  ".join(map(str, leaks)))
-    _sphinx(source, made, out / "trees")
-    _keep_needed(made / "_static" / "mathjax")
-    _must_be_small(made)
+    run_sphinx(source, made, out / "trees")
+    keep_needed(made / "_static" / "mathjax")
+    must_be_small(made)
     return names
 
 
@@ -95,7 +95,7 @@ def _leaks(course: Course, items: list[Item], source: Path):
     return find_leaks(source, secrets(course, items), open_texts(course, items))
 
 
-def _sphinx(source: Path, made: Path, trees: Path) -> None:
+def run_sphinx(source: Path, made: Path, trees: Path) -> None:
     """Run Sphinx; PublishError with its first warnings."""
     options = ["-b", "html", "-q", "-W", "--keep-going", "-d", str(trees)]
     env = {**os.environ, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0"}
@@ -106,7 +106,7 @@ def _sphinx(source: Path, made: Path, trees: Path) -> None:
         raise PublishError("Sphinx refuses the site:\n  " + "\n  ".join(said))
 
 
-def _keep_needed(folder: Path) -> None:
+def keep_needed(folder: Path) -> None:
     """Of MathJax only what pages ask for: TeX in, HTML out, speech."""
     for path in sorted(folder.rglob("*"), reverse=True):
         name = path.relative_to(folder).as_posix()
@@ -128,7 +128,7 @@ def page_sizes(made: Path) -> dict[str, int]:
     return sizes
 
 
-def _must_be_small(made: Path) -> None:
+def must_be_small(made: Path) -> None:
     large = {name: size for name, size in page_sizes(made).items() if size > LARGEST}
     if large:
         said = ", ".join(f"{name} has {size:,} bytes" for name, size in large.items())

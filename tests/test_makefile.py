@@ -30,6 +30,19 @@ def test_collect_without_a_folder_says_what_to_type():
     assert "make collect FROM=" in done.stdout
 
 
+def test_release_says_what_it_needs():
+    """A folder, and a tag or the word that it is a trial; nothing is written before."""
+    for given, said in (
+        ([], "make release: say which folder to write"),
+        (["OUT=x"], "make release: say which tag of git"),
+    ):
+        done = make("release", *given)
+        assert done.returncode == 2 and said in done.stdout
+    asked = make("-n", "release", "OUT=a b", "TAG=t", "SOLUTIONS=04_vae homework1").stdout
+    assert '"a b" --tag "t" --solutions 04_vae --solutions homework1' in asked
+    assert '"x" --trial' in make("-n", "release", "OUT=x", "TRIAL=1").stdout
+
+
 def test_a_python_that_is_too_old_is_refused_in_one_line(tmp_path):
     """A stand-in interpreter that says it is 3.9."""
     old = tmp_path / "python-old"

@@ -81,6 +81,7 @@ def colab(tmp_path, monkeypatch):
             notebook, timeout=300, kernel_name=name, allow_errors=not stop, store_widget_state=False
         )
         client.resources = {"metadata": {"path": str(cwd)}}
+        (tmp_path / "home").mkdir()
         home = {"DGM_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
         client.execute(env=kernel_env(home))
         machine = json.loads(notebook.cells.pop(0).outputs[0].text)

@@ -1,12 +1,17 @@
 """Pages of the site as text: words for figures, headings, formulae, links, the syllabus."""
 
+import re
+import shutil
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from test_publish_overview import ROOT
 
 from publish.alt import LONGEST, alt_text, plain
+from publish.errors import PublishError
 from publish.project import Item, items, load_course
+from publish.site import LARGEST, keep_needed, must_be_small, page_sizes, run_sphinx
 from publish.site_notebooks import (
     Levels,
     as_page,
@@ -157,3 +162,40 @@ def test_the_syllabus_says_what_course_yml_says():
     assert "due 07 March 2027, 23:59" in page and "Without 65% of the classes" in page
     assert questions("(4.3) x (5.1)", some) == "([4.3](#point-4-3)) x (5.1)"
     assert "lectures/04_vae\n" in contents(COURSE, some) and "05_gan" not in contents(COURSE, some)
+
+
+def a_site(folder, text):
+    """A site of one page, staged in `folder`."""
+    shutil.copytree(ROOT / "docs/site/static", folder / "static")
+    shutil.copy(ROOT / "docs/site/conf.py", folder)
+    (folder / "index.md").write_text(text)
+    return folder
+
+
+def test_sphinx_refuses_a_broken_link_and_carries_mathjax(tmp_path):
+    """One message with the page; a page that is right is written, with all that it needs."""
+    wrong = a_site(tmp_path / "wrong", "# A\n\n[b](gone.md)\n")
+    with pytest.raises(PublishError, match=r"Sphinx refuses the site:\s+index.md.*gone.md"):
+        run_sphinx(wrong, tmp_path / "made1", tmp_path / "trees1")
+    right = a_site(tmp_path / "right", "# A\n\n$x$\n")
+    run_sphinx(right, tmp_path / "made2", tmp_path / "trees2")
+    keep_needed(tmp_path / "made2/_static/mathjax")
+    kept = tmp_path / "made2/_static/mathjax"
+    assert (kept / "tex-chtml.js").is_file() and not (kept / "tex-svg.js").exists()
+    assert (kept / "input/tex/extensions/colorv2.js").is_file()
+    assert list((kept / "output/chtml/fonts/woff-v2").glob("*.woff"))
+    page = (tmp_path / "made2/index.html").read_text()
+    assert not re.findall(r'(?:src|href)="(https?:[^"]+)"', page)
+
+
+def test_the_size_of_a_page_counts_its_pictures(tmp_path):
+    """Oracle: bytes written here. Each picture once; what is inside the page is in its bytes."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "p.png").write_bytes(b"1" * 1000)
+    text = 2 * '<img alt="x" src="../p.png">' + '<img src="data:image/png;base64,x">'
+    (tmp_path / "a/x.html").write_text(text)
+    assert page_sizes(tmp_path) == {"a/x.html": 1000 + len(text)}
+    must_be_small(tmp_path)
+    (tmp_path / "p.png").write_bytes(b"1" * LARGEST)
+    with pytest.raises(PublishError, match=r"a page may have 4,000,000 bytes.*a/x.html"):
+        must_be_small(tmp_path)
