@@ -149,7 +149,7 @@ class NceForce(NamedTuple):
 
 
 def nce_force(query: Tensor, keys: Tensor, tau: float) -> NceForce:
-    """Contrast of places and its gradient, no autograd; Park et al. (2020), eq. 3.
+    """Contrast of places and its gradient, no autograd; Park et al. (2020), sec. 3.
 
     query, keys (B, P, K), of any length: both are normalised here, and the force is that on the
     query as it came. Query i belongs to key i.

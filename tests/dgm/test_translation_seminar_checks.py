@@ -39,7 +39,7 @@ def told(change: Callable) -> dict:
     return field("paired_losses", "judge", lambda r, j, x, f, y, lam: change(j, x, f.detach(), y))
 
 
-def by_patch(logits):
+def soft(logits):
     return softplus(logits).mean((1, 2))
 
 
@@ -122,7 +122,7 @@ point, variance, quadratic = (
 adv, cyc, same, judges = (partial(part, name) for name in ours.CycleParts._fields)
 loss, force = partial(nce, "loss"), partial(nce, "force")
 entropy = lambda logits: -logits.log_softmax(2).diagonal(dim1=1, dim2=2)
-cold = lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l1(f, y)
+cold = lambda j, x, f, y, c: soft(-j(x, f)) + c * l1(f, y)
 upper = lambda r, y, w: torch.stack(
     [c.sort().values[int((w[c.argsort()].cumsum(0) <= 0.5).sum())] for c in y.T]
 )
@@ -151,26 +151,23 @@ WRONG = [  # task, what the check must say, the wrong answer
     ),
     ("2", "are added", windows(lambda a, b, c, k, s, p: (a + k * b - b, b + s - 1, c - p * b))),
     ("2", "`return`", {"patch_window": lambda _: None}),
-    ("3", "term is left out", maps(lambda j, x, f, y, c: by_patch(-j(x, f)))),
-    ("3", "lambda is left out", maps(lambda j, x, f, y, c: by_patch(-j(x, f)) + l1(f, y))),
-    ("3", "saturating", maps(lambda j, x, f, y, c: -by_patch(j(x, f)) + c * l1(f, y))),
-    ("3", "found out", maps(lambda j, x, f, y, c: by_patch(j(x, f)) + c * l1(f, y))),
-    ("3", "with the question", maps(lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l1(f, x))),
-    ("3", "is squared", maps(lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l2(f, y))),
-    ("3", "changed places", maps(lambda j, x, f, y, c: by_patch(-j(f, x)) + c * l1(f, y))),
-    ("3", "patches are summed", maps(lambda j, x, f, y, c: 15 * by_patch(-j(x, f)) + c * l1(f, y))),
-    (
-        "3",
-        "supervised term is cut",
-        maps(lambda j, x, f, y, c: by_patch(-j(x, f)) + c * l1(f.detach(), y)),
-    ),
+    ("3", "term is left out", maps(lambda j, x, f, y, c: soft(-j(x, f)))),
+    ("3", "lambda is left out", maps(lambda j, x, f, y, c: soft(-j(x, f)) + l1(f, y))),
+    ("3", "saturating", maps(lambda j, x, f, y, c: -soft(j(x, f)) + c * l1(f, y))),
+    ("3", "found out", maps(lambda j, x, f, y, c: soft(j(x, f)) + c * l1(f, y))),
+    ("3", "with the question", maps(lambda j, x, f, y, c: soft(-j(x, f)) + c * l1(f, x))),
+    ("3", "is squared", maps(lambda j, x, f, y, c: soft(-j(x, f)) + c * l2(f, y))),
+    ("3", "changed places", maps(lambda j, x, f, y, c: soft(-j(f, x)) + c * l1(f, y))),
+    ("3", "patches are summed", maps(lambda j, x, f, y, c: 15 * soft(-j(x, f)) + c * l1(f, y))),
+    ("3", "term is cut off", maps(lambda j, x, f, y, c: soft(-j(x, f)) + c * l1(f.detach(), y))),
     ("3", "does not reach the fake", maps(lambda j, x, f, y, c: cold(j, x, f.detach(), y, c))),
     ("3", "real pairs do not match", told(lambda j, x, f, y: _told(j, x, f, y.roll(1, 0), x))),
     ("3", "halved", told(lambda j, x, f, y: _told(j, x, f, y, x) / 2)),
-    ("3", "called fake", told(lambda j, x, f, y: by_patch(j(x, y)) + by_patch(-j(x, f)))),
-    ("3", "only the real half", told(lambda j, x, f, y: by_patch(-j(x, y)))),
-    ("3", "changed places", told(lambda j, x, f, y: by_patch(-j(y, x)) + by_patch(j(f, x)))),
+    ("3", "called fake", told(lambda j, x, f, y: soft(j(x, y)) + soft(-j(x, f)))),
+    ("3", "only the real half", told(lambda j, x, f, y: soft(-j(x, y)))),
+    ("3", "changed places", told(lambda j, x, f, y: soft(-j(y, x)) + soft(j(f, x)))),
     ("3", "reaches the fake", {"paired_losses": lambda *a: _undetached(*a)}),
+    ("3", "the batch as well", maps(lambda j, x, f, y, c: soft(-j(x, f)) + c * F.l1_loss(f, y))),
     ("4", "not by R - 1", variance("noise", lambda r, a: a.var(0, False).mean())),
     ("4", "of one draw", variance("noise", lambda r, a: a.var(1).mean())),
     ("4", "all answers together", variance("noise", pooled)),
@@ -195,6 +192,7 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("6", "stands for its root", swirls(there=lambda r: r @ r.T, home=lambda r: r @ r.T)),
     ("6", "at |u|^2", {"swirl": lambda x, r, a: ours.swirl(x, r, lambda n: a(n**2))}),
     ("6", "at |x|", {"swirl": lambda x, r, a: ours.swirl(x, r, lambda n: a(x.norm(dim=1)))}),
+    ("6", "together", {"swirl": lambda x, r, a: ours.swirl(x, r, lambda n: a(n.norm() + 0 * n))}),
     ("6", "mean radius", {"swirl": lambda x, r, a: ours.swirl(x, r, lambda n: a(n.mean()))}),
     ("6", "cut off from its input", {"swirl": cut}),
     ("7", "other's judges", adv(lambda f, b, p, q, x, y: to(q(f(x)), 1) + to(p(b(y)), 1))),
@@ -251,6 +249,7 @@ WRONG = [  # task, what the check must say, the wrong answer
     ("9", "nothing is standardised", halves(z=lambda v: v)),
     ("9", "not divided out", halves(z=lambda v: v - v.mean())),
     ("9", "not taken off", halves(z=lambda v: v / v.std(correction=0))),
+    ("9", "1e-8", halves()),
     ("9", "by squares", halves(d=l2)),
     ("9", "mirrored", halves(d=lambda a, b: l1(a, b.flip(3)))),
     ("9", "difference is squared", halves(end=lambda v: v**2)),
@@ -274,7 +273,7 @@ WRONG = [  # task, what the check must say, the wrong answer
 
 
 def _told(j, x, f, y, asked):
-    return by_patch(-j(x, y)) + by_patch(j(asked, f))
+    return soft(-j(x, y)) + soft(j(asked, f))
 
 
 def _undetached(j, x, f, y, lam):
