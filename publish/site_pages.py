@@ -26,8 +26,11 @@ def index_page(course: Course, items: list[Item], template: str) -> str:
 def contents(course: Course, items: list[Item]) -> str:
     """Trees of contents, in the order of the side bar."""
     pages = {kind: [i.opened.as_posix() for i in items if i.kind == kind] for kind in _KINDS}
-    rubrics = [(i.source.parent / "README.md").as_posix() for i in items if i.kind == "homework"]
-    homework = [x for pair in zip(pages["homework"], rubrics) for x in pair]
+    homework = [
+        row
+        for page in pages["homework"]  # both pages have the same title
+        for row in (page, f"Rubric and cost <{PurePosixPath(page).parent}/README>")
+    ]
     trees = {
         "Course": ["syllabus.md", "docs/site/setup.md", "exam/questions.md"],
         "Lectures": pages["lecture"],
@@ -44,7 +47,7 @@ _KINDS = ("lecture", "seminar", "homework")
 
 
 def _tree(name: str, pages: Iterable[str]) -> str:
-    listed = "\n".join(str(PurePosixPath(p).with_suffix("")) for p in pages)
+    listed = "\n".join(p if "<" in p else str(PurePosixPath(p).with_suffix("")) for p in pages)
     return f"```{{toctree}}\n:caption: {name}\n:hidden:\n:maxdepth: 1\n\n{listed}\n```"
 
 

@@ -145,7 +145,10 @@ def test_as_released_it_stops_at_the_first_task_only(published, colab, item):
         if o.output_type == "error"
     ]
     assert errors and errors[0][0] in {"NotImplementedError", "CheckFailed"}, errors[:2]
-    strange = {name for name, _ in errors} - {"NotImplementedError", "NameError", "CheckFailed"}
+    strange = {name for name, _ in errors} - {
+        *("NotImplementedError", "CheckFailed"),
+        *("NameError", "KeyError"),  # of what an earlier cell would have made
+    }
     assert not strange, [e for e in errors if e[0] in strange][:3]
 
 
