@@ -146,7 +146,7 @@ def critic_terms(critic: Callable, x_real: Tensor, x_fake: Tensor, u: Tensor) ->
 def steepen(critic: Callable, x: Tensor, steps: int, size: float) -> Tensor:
     """Walk from x (B, *D) to where the critic is steeper: steps of length `size` up |grad f|.
 
-    critic (B, *D) -> (B,), twice differentiable, examples apart. Returns (B, *D), without a graph.
+    critic (B, *D) -> (B,), smooth and not linear, examples apart. Returns (B, *D), without a graph.
     """
     for _ in range(steps):
         x = x.detach().requires_grad_()

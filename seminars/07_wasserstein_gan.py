@@ -905,9 +905,9 @@ for name, charge in penalties_8.items():
 x_8, y_8 = known_pair(16, wide_funnels, 1000, rng)
 table_8 = {name: critic_report(f, x_8, y_8, funnel_slope(y_8, wide_funnels)) for name, f in wide_critics.items()}
 print(f"W1 = {wide_w1:.3f}")
-print(f"{'':22s}{'value / W1':>11s}{'cosine':>8s}{'length':>8s}{'steepest':>10s}")
+print(f"{'':22s}{'value / W1':>11s}{'cosine':>8s}{'length':>11s}{'steepest':>11s}")
 for name, row in table_8.items():
-    print(f"{name:22s}{row.value / wide_w1:11.3g}{row.cosine:8.2f}{row.norm:8.3g}{row.steepest:10.3g}")
+    print(f"{name:22s}{row.value / wide_w1:11.2f}{row.cosine:8.2f}{row.norm:11.2f}{row.steepest:11.2f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -1235,7 +1235,7 @@ n_test = len(digit_test)
 # %% tags=["expected"]
 batch_w1 = lambda x: np.mean([wasserstein(digit_train[torch.randperm(1500, generator=rng)[:64]], x[torch.randperm(len(x), generator=rng)[:64]]) for _ in range(20)])
 table_11 = {}
-print(f"{'':14s}{'distance':>10s}{'nearest':>9s}{'batch W1':>10s}{'critic':>9s}{'certified':>11s}{'of zero':>9s}{'exact':>8s}{'slope':>8s}")
+print(f"{'':14s}{'distance':>10s}{'nearest':>9s}{'batch W1':>10s}{'critic':>9s}{'certified':>11s}{'of zero':>9s}{'exact':>8s}{'slope':>10s}")
 for name, x in drawn.items():
     fakes_11 = x[:n_test]
     row_11 = [energy_distance(fakes_11, digit_test), torch.cdist(x, digit_train).min(1).values.mean().item(), batch_w1(x)]
@@ -1243,7 +1243,7 @@ for name, x in drawn.items():
         f, real_11 = digit_games[name][1], digit_test[: len(fakes_11)]
         row_11 += [wasserstein_value(f(real_11), f(fakes_11)).item(), *(honest_pair(torch.cdist(real_11, fakes_11), g).value.item() for g in (-f(fakes_11), torch.zeros(len(fakes_11)))), wasserstein(real_11, fakes_11), slopes_of(f, between(real_11, fakes_11, torch.rand(len(fakes_11), generator=rng))).mean().item()]
     table_11[name] = row_11
-    print(f"{name:14s}" + "".join(f"{v:{w}.3f}" for v, w in zip(row_11, (10, 9, 10, 9, 11, 9, 8, 8))))
+    print(f"{name:14s}" + "".join(f"{v:{w}.3f}" for v, w in zip(row_11, (10, 9, 10, 9, 11, 9, 8, 10))))
 real_row = energy_distance(digit_train[:n_test], digit_test), torch.cdist(digit_test, digit_train).min(1).values.mean().item(), batch_w1(digit_test)
 print(f"{'real digits':14s}" + "".join(f"{v:{w}.3f}" for v, w in zip(real_row, (10, 9, 10))))
 fig_11, axes_11 = plt.subplots(1, 5, figsize=(16, 2.6))
