@@ -489,7 +489,7 @@ assert paired_scores["paired: noise_10"].kept > 0.9
 # $\hat\pi(\cdot\mid x_n)=\delta_{y_n}$, since each question has one answer. By 6.3 the value is a mean of $\mathrm{JSD}(\delta_{y_n},q(\cdot\mid x_n))$, zero for the deterministic map and only for it. $\blacksquare$
 # </details>
 #
-# The discriminator never sees two answers to one question, so it can only notice a lack of variety by comparing *different* questions, through a network that generalises from one to the next. A generator can fool that, too: by letting some irrelevant detail of $x$ choose the paint. And the supervised term asks for the median, without noise, openly. So nothing pays for using $z$.
+# The discriminator never sees two answers to one question, so it can only notice a lack of variety by comparing *different* questions, through a network that generalises from one to the next. A generator can fool that, too: by letting some irrelevant detail of $x$ choose the paint. And the supervised term asks for the median, without noise, openly. So once the pairs are known by heart, nothing pays for using $z$.
 #
 # **Claim.** For the two paints with 0.65 and 0.35 and a long list of questions, the memorising map has mean JSD 0 to the empirical law, and the honest sampler has, within six standard errors,
 # $$
@@ -597,7 +597,7 @@ ax_pull.legend(fontsize=8)
 fig_pull.tight_layout()
 
 # %% [markdown]
-# The line is a theorem about optimal play; the dots (those at the lower edge stand for zero) are networks after a short game. At $\lambda=0$ and $100$ they agree with it. At $\lambda=10$ optimal play would still paint about 18 % blue, and the network paints none: a judge that is far from optimal pulls less than the theorem's, while the supervised term pulls with its full strength from the first step. The lesson for practice: choose $\lambda$ by what is *left open* by the question, not by habit. If the term is to watch shapes, let it look at what the question determines (brightness, edges, features) and not at what it does not.
+# The line is a theorem about optimal play; the dots (those at the lower edge stand for zero) are networks after a short game. At $\lambda=0$ they agree; at $100$ both are near zero. At $\lambda=10$ optimal play would still paint about 18 % blue, and the network paints none: a judge that is far from optimal pulls less than the theorem's, while the supervised term pulls with its full strength from the first step. The lesson for practice: choose $\lambda$ by what is *left open* by the question, not by habit. If the term is to watch shapes, let it look at what the question determines (brightness, edges, features) and not at what it does not.
 #
 # ## 6.6 Unpaired translation and its ambiguity
 #
@@ -882,7 +882,7 @@ assert without[1] < whole[1] and without[0] > 10 * whole[0]  # a better cycle, a
 assert 5 * true_id > 2 * 0.75  # so that with weight 5 the true maps lose against staying
 
 # %% [markdown]
-# Read each row against its missing term. *Without the adversarial term* nothing asks for the law of the answers (orange): staying has no cycle error and no identity error, and the maps stay. *Without the cycle* the two maps are two separate GANs, each free in its own ambiguity: their cycle error is far the largest, and the points come out further from their true partners. *Without the identity term* nothing is lost here: what is left to choose among the ambiguous answers is the networks' own start near the identity. *With $\lambda_{\text{id}}=5$* the game is lost before it begins, and we can compute why. A fake that the best judge is sure of costs its map $(0-1)^2=1$, one that it cannot tell from the truth $(\frac12-1)^2=\frac14$, so that the two adversarial terms together can gain at most $2\cdot\frac34=1.5$. The true maps pay five times the printed identity term, more than that. To stay is cheaper. The same weight is harmless where the two domains share their colours: **a weight is measured in the units of what it weighs.**
+# Read each row against its missing term. *Without the adversarial term* nothing asks for the law of the answers (orange): staying has no cycle error and no identity error, and the maps stay. *Without the cycle* the two maps are two separate GANs, each free in its own ambiguity: their cycle error is far the largest, and two clusters are squashed to lines. *Without the identity term* nothing is lost here: what is left to choose among the ambiguous answers is the networks' own start near the identity. *With $\lambda_{\text{id}}=5$* the game is lost before it begins, and we can compute why. A fake that the best judge is sure of costs its map $(0-1)^2=1$, one that it cannot tell from the truth $(\frac12-1)^2=\frac14$, so that the two adversarial terms together can gain at most $2\cdot\frac34=1.5$. The true maps pay five times the printed identity term, more than that. To stay is cheaper. The same weight is harmless where the two domains share their colours: **a weight is measured in the units of what it weighs.**
 #
 # Now look at the column *cycle error* alone, as one does when there is no truth to compare with: it is smallest for the two maps that did not move. **A cycle error is a constraint, not a metric.**
 #
