@@ -18,6 +18,7 @@ _MATH = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$(?![\s$])(?:[^$\n]|\n(?!\s*\n))+?\$
 _BREAK = re.compile(r"[ \t]*\n[ \t>]*")
 _CODE = re.compile(r"(^```.*?^```[ \t]*$|`[^`\n]+`)", re.M | re.S)
 _SUMMARY = re.compile(r"(<summary>)(.*?)(</summary>)", re.S)
+_ROW = re.compile(r"^[ \t>]*\|.*$", re.M)
 _MATH_CLASS = "math notranslate nohighlight"
 _FENCE = re.compile(r"^\s*(```|~~~)")
 FOLDED = "hide-input"
@@ -31,7 +32,7 @@ def as_page(notebook: NotebookNode, topic: str = "") -> NotebookNode:
     section, prose, told = "", "", Counter()
     for cell in made.cells:
         if cell.cell_type == "markdown":
-            text = in_summaries(whole_formulae(without_badge(cell.source)))
+            text = in_tables(in_summaries(whole_formulae(without_badge(cell.source))))
             cell.source = with_headings(text, topic, levels)
             section = ([section] + [plain(x) for x in _headings(cell.source)])[-1]
             prose = cell.source
@@ -68,6 +69,15 @@ def without_badge(text: str) -> str:
 def whole_formulae(text: str) -> str:
     """Each formula on one line: a `+` at the start of a line would begin a list."""
     return outside_code(text, lambda part: _MATH.sub(lambda m: _BREAK.sub(" ", m[0]), part))
+
+
+def in_tables(text: str) -> str:
+    """Bars of formulae in the rows of tables as words: there a bar ends the cell."""
+
+    def row(match: re.Match) -> str:
+        return _MATH.sub(lambda m: m[0].replace(r"\|", r"\Vert ").replace("|", r"\vert "), match[0])
+
+    return outside_code(text, lambda part: _ROW.sub(row, part))
 
 
 def in_summaries(text: str) -> str:

@@ -16,6 +16,7 @@ from publish.site_notebooks import (
     Levels,
     as_page,
     in_summaries,
+    in_tables,
     whole_formulae,
     with_headings,
     without_badge,
@@ -92,6 +93,19 @@ def test_the_line_of_a_fold_is_html():
         '<details><summary>1. Why <span class="math notranslate nohighlight">\\(a*b*c\\)</span> of '
         "<code>x_1</code> is <em>not</em> <b>so</b></summary>\n$y$"
     )
+
+
+def test_bars_in_a_table_end_no_cell():
+    """Oracle: by hand; elsewhere a bar stays a bar."""
+    text = r"| $\log|J|$ | $q\|p$ |" + "\n" + r"> | $|x|$ |" + "\n" + r"so $|x|$"
+    made = (
+        r"| $\log\vert J\vert $ | $q\Vert p$ |"
+        + "\n"
+        + r"> | $\vert x\vert $ |"
+        + "\n"
+        + r"so $|x|$"
+    )
+    assert in_tables(text) == made
 
 
 def page_of(*cells):
