@@ -129,6 +129,7 @@ def page_sizes(made: Path) -> dict[str, int]:
 
 
 def must_be_small(made: Path) -> None:
+    """PublishError for pages of more than LARGEST bytes, their pictures included."""
     large = {name: size for name, size in page_sizes(made).items() if size > LARGEST}
     if large:
         said = ", ".join(f"{name} has {size:,} bytes" for name, size in large.items())
