@@ -107,23 +107,6 @@ def scores(
     return Scores(*plain, gain, float((misfit / 2).square().mean().sqrt()), spread / error)
 
 
-def whitened_patches(real: Tensor, *others: Tensor, features: int = 48) -> list[np.ndarray]:
-    """8 x 8 patches of images as rows per image, whitened by those of `real`; (B, P, features)."""
-    rows = lambda x: torch.nn.functional.unfold(x, 8, stride=x.shape[-1] // 8).transpose(1, 2)
-    cut = lambda x: rows(x).double().numpy()
-    base = cut(real).reshape(-1, 192)
-    values, vectors = np.linalg.eigh(np.cov(base.T, bias=True))
-    map_ = vectors[:, -features:] / np.sqrt(values[-features:])
-    return [(cut(x) - base.mean(0)) @ map_ for x in (real, *others)]
-
-
-def discrepancy(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD of rows (N, F) and (M, F), cubic kernel."""
-    k = lambda u, v: (u @ v.T / u.shape[1] + 1) ** 3
-    own = lambda m: (m.sum() - np.trace(m)) / (len(m) * (len(m) - 1))
-    return float(own(k(a, a)) + own(k(b, b)) - 2 * k(a, b).mean())
-
-
 def grader_network(file: str, nets: dict[str, Callable]) -> Callable:
     """The grader's own network from its weights (half precision), made by the released function."""
     raw = (WEIGHTS / file).read_bytes()
@@ -181,16 +164,3 @@ def points_of(got: Scores) -> float:
         if not kept[-1]:
             print(f"{name}: {value:.4f} is not between {low:g} and {high:g}")
     return float(sum(kept)) if kept[0] else 0.0
-
-
-def realism(
-    network: Callable, baseline: Callable, x: Tensor, real: Tensor, y: Tensor, rng: torch.Generator
-) -> tuple[float, float]:
-    """Squared MMD of patches to those of other real faces: of samples for y, of the regression.
-
-    x (B, 3, H, H) the faces of y; real (N, 3, H, H) other faces, which also whiten.
-    """
-    found = drawn(network, y, torch.randn(x.shape, generator=rng)).clamp(-1, 1)
-    answers = regressed(baseline, y, x.shape[-1]).clamp(-1, 1)
-    rows = [v.reshape(-1, v.shape[-1]) for v in whitened_patches(real, found, answers)]
-    return discrepancy(rows[0], rows[1]), discrepancy(rows[0], rows[2])

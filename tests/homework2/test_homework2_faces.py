@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from homework2.oracles import faces as oracle
+from homework2.oracles import realism
 
 CELLS = master.load_master(master.ROOT / "homework2" / "homework2.py")
 
@@ -79,7 +80,13 @@ def test_decibels_and_discrepancy_agree_with_the_reference(space):
     )
     a, b = (torch.randn(n, 5, generator=rng, dtype=torch.float64) for n in (7, 9))
     want = float(space["kernel_discrepancy"](a, b))
-    assert math.isclose(oracle.discrepancy(a.numpy(), b.numpy()), want, rel_tol=1e-9)
+    faces = [realism.third_moments(v.numpy()[:, None]) for v in (a, b)]  # of one patch each
+    assert math.isclose(realism.discrepancy(*faces), want, rel_tol=1e-4)
+    rows = torch.randn(4, 6, 5, generator=rng, dtype=torch.float64).numpy()
+    one, three = realism.third_moments(rows[:1]), realism.third_moments(rows[1:], chunk=2)
+    kernel = [((rows[0] @ row.T / 5 + 1) ** 3).mean() for row in rows]
+    assert math.isclose(one.total @ three.total, sum(kernel[1:]), rel_tol=1e-5)
+    assert math.isclose(one.own, kernel[0], rel_tol=1e-9) and three.n == 3
 
 
 def perfect(got):
@@ -148,6 +155,65 @@ def test_a_network_that_returns_zeros_earns_nothing(space):
     zero = lambda images, features: torch.zeros_like(images[:, :3])
     got = oracle.scores(zero, zero, x, space["low_res"](x, 4), torch.Generator().manual_seed(4))
     assert math.isclose(got.one, got.simple, abs_tol=1e-3) and oracle.points_of(got) == 0
+
+
+@pytest.fixture(scope="module")
+def album(space):
+    """Faces, their small copies, other real faces, the grader's regression network, its answers."""
+    rng = torch.Generator().manual_seed(5)
+    x, real = (2 * space["held_out_crops"](n, 32, rng, "toy") - 1 for n in (96, 192))
+    net, y = oracle.grader_network(space["TOY"].regression, space["FACE_NETS"]), F.avg_pool2d(x, 4)
+    return x, y, real, net, oracle.regressed(net, y, 32)
+
+
+def noise_adder(answers, y, std, grey):
+    """A network whose samples are the answers and noise of this strength: its exact denoiser."""
+    place = {oracle.enlarge(y[i : i + 1], 32).numpy().tobytes(): a for i, a in enumerate(answers)}
+
+    def network(images, features):
+        x_t, up = images[:, :3], images[:, 3:]
+        level = float(torch.atan2(features[0, 0], features[0, 8])) * 32 / math.pi
+        noise, mean = (
+            math.exp(-level),
+            torch.stack([place[u.numpy().tobytes()] for u in up[:, None]]),
+        )
+        seen = x_t * math.sqrt(1 + noise)
+        off, many = seen - mean, 1  # many: numbers that are one and the same noise
+        if grey:
+            off, many = off.mean(1, keepdim=True), 3
+        face = mean + std**2 / (std**2 + noise / many) * off
+        shrunk = oracle.SPREAD**2 / (oracle.SPREAD**2 + noise)
+        return (up + shrunk * (seen - up) - face) / math.sqrt(shrunk * noise)
+
+    return network
+
+
+@pytest.mark.parametrize(("strength", "grey"), [(0.0, False), (1.4, False), (1.05, True)])
+def test_a_blurred_face_with_noise_does_not_look_real(album, strength, grey):
+    """Kills: a limit that only the blurred face itself must keep (noise is nearer than blur)."""
+    x, y, real, net, answers = album
+    error = float((x - answers).square().mean().sqrt())
+    cheat = noise_adder(answers, y, max(strength * error, 1e-3), grey)
+    got = oracle.drawn(cheat, y[:4], torch.randn(4, 3, 32, 32))
+    assert abs(float((got - answers[:4]).std()) - strength * error) < 0.2 * error
+    found, blurred, noisy = realism.realism(
+        cheat, net, x, real, y, torch.Generator().manual_seed(6)
+    )
+    assert found > realism.SHARE * noisy and noisy < 0.9 * blurred
+    assert (found < blurred) == bool(strength)
+
+
+@pytest.mark.slow
+def test_real_faces_and_samples_of_the_reference_look_real(space, album):
+    """Other photographs of the same kind lie below the limit; so do the reference's samples."""
+    x, y, real, net, answers = album
+    error = float((x - answers).square().mean().sqrt())
+    others = realism.with_noise(answers, error, torch.Generator().manual_seed(7))
+    far, same, *rest = map(realism.third_moments, realism.whitened_patches(real, x, *others))
+    assert realism.discrepancy(far, same) < 0.5 * min(realism.discrepancy(far, v) for v in rest)
+    own = oracle.grader_network(space["TOY"].sampler, space["FACE_NETS"])
+    found, _, noisy = realism.realism(own, net, x, real, y, torch.Generator().manual_seed(8))
+    assert found <= realism.SHARE * noisy
 
 
 def test_an_output_of_another_shape_is_refused():
