@@ -64,7 +64,7 @@ CYCLE_ROUNDS = 1400  # rounds of the full cycle game; smoke: 1
 ONE_ROUNDS = 1000  # rounds of each full one-sided game; smoke: 1
 DRAWS = 100_000  # Monte-Carlo draws in statistical claims; smoke: 4000
 FRAMES = 25  # frames of an animation; smoke: 3
-TRAIN_ALL = False  # True: train in full each group of image networks whose file is not there (12 minutes on one CPU thread)
+TRAIN_ALL = False  # True: train the image networks in full (12 minutes on one CPU thread)
 SLIDERS = False  # True: a live slider (needs ipywidgets and a running kernel)
 
 # %% [markdown]
@@ -434,8 +434,8 @@ class FromIdentity(nn.Module):
         return x + 2 * self.net(x)
 
 # %%
-paired_file = load_weights("lecture06_paired.safetensors", "3a56013a8906ac5ae2a863d588d53125d57a164c101a03ae278712d886828178")
-paired_rounds = PAIR_ROUNDS if TRAIN_ALL and paired_file is None else LIVE_ROUNDS
+paired_file = None if TRAIN_ALL else load_weights("lecture06_paired.safetensors", "3a56013a8906ac5ae2a863d588d53125d57a164c101a03ae278712d886828178")
+paired_rounds = PAIR_ROUNDS if TRAIN_ALL else LIVE_ROUNDS
 paired_nets = nn.ModuleDict()
 for name, loss, rate in (("l2", l2, 2e-3), ("l1", l1, 1e-3)):
     torch.manual_seed(SEED)
@@ -891,8 +891,8 @@ assert 5 * true_id > 2 * 0.75  # so that with weight 5 the true maps lose agains
 # Outlines and painted digits, unpaired. **Predict first.** From an outline to a digit and back is easy to ask. But $y\to x\to y$ asks that the *paint* survive a passage through an outline, and outlines are grey. The discriminator $\color{crimson}{D_X}$ forbids coloured ones. So the cycle loss on $Y$ cannot be small. Can it? (Weights here: $\lambda=5$ and, since the domains do not share their colours, only $\lambda_{\text{id}}=1$.)
 
 # %%
-cycle_file = load_weights("lecture06_cycle.safetensors", "ea61f43ae1d59bf133bff121da3d3a8e00e4194dde1c2410b0b136b4b59c1c58")
-cycle_rounds = CYCLE_ROUNDS if TRAIN_ALL and cycle_file is None else LIVE_ROUNDS
+cycle_file = None if TRAIN_ALL else load_weights("lecture06_cycle.safetensors", "ea61f43ae1d59bf133bff121da3d3a8e00e4194dde1c2410b0b136b4b59c1c58")
+cycle_rounds = CYCLE_ROUNDS if TRAIN_ALL else LIVE_ROUNDS
 torch.manual_seed(SEED)
 cycle_rng = torch.Generator().manual_seed(SEED)
 cycle_nets = nn.ModuleDict({"forth": TranslationUNet(3, 3, 16), "back": TranslationUNet(3, 3, 16)})
@@ -1167,8 +1167,8 @@ def train_one_sided(kinds, channels, data, rounds):
     return nets
 
 # %%
-one_file = load_weights("lecture06_onesided.safetensors", "27f4a7dc0f6c134c6a500fcfdf32fa83d3bba0167c2276aa25b5011001d36a68")
-one_rounds = ONE_ROUNDS if TRAIN_ALL and one_file is None else LIVE_ROUNDS
+one_file = None if TRAIN_ALL else load_weights("lecture06_onesided.safetensors", "27f4a7dc0f6c134c6a500fcfdf32fa83d3bba0167c2276aa25b5011001d36a68")
+one_rounds = ONE_ROUNDS if TRAIN_ALL else LIVE_ROUNDS
 one_sided = train_one_sided(("adversarial", "contrast", "distance", "transport"), 3, (outlines, painted), one_rounds)
 if one_file:
     one_sided.load_state_dict(one_file)
@@ -1205,8 +1205,8 @@ n_usps = min(N_EVAL, len(usps_test.x), len(mnist_test.x))
 usps_rng = torch.Generator().manual_seed(SEED)
 usps_rows = torch.randperm(len(mnist.x), generator=usps_rng)[: min(len(usps.x), N_TRAIN)]
 usps_data = (2 * mnist.x[usps_rows] - 1, 2 * usps.x[: len(usps_rows)] - 1)
-usps_file = load_weights("lecture06_usps.safetensors", "e8fb9228c12da060bcf1f20c48f1af532bb5ddbd45d6a32d559deffb1e0d21cd")
-to_usps = train_one_sided(("adversarial", "contrast", "distance"), 1, usps_data, ONE_ROUNDS // 2 if TRAIN_ALL and usps_file is None else LIVE_ROUNDS)
+usps_file = None if TRAIN_ALL else load_weights("lecture06_usps.safetensors", "e8fb9228c12da060bcf1f20c48f1af532bb5ddbd45d6a32d559deffb1e0d21cd")
+to_usps = train_one_sided(("adversarial", "contrast", "distance"), 1, usps_data, ONE_ROUNDS // 2 if TRAIN_ALL else LIVE_ROUNDS)
 if usps_file:
     to_usps.load_state_dict(usps_file)
 if TRAIN_ALL:
