@@ -26,6 +26,7 @@ VERSIONS = (
     "tqdm==4.67.*",
     "safetensors",
     "ipykernel",
+    "imageio-ffmpeg",  # brings an ffmpeg; Colab has it by apt (googlecolab/backend-info, apt-list)
 )
 PYTHONS = ("3.13", "3.12", "3.11")
 
