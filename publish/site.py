@@ -97,7 +97,7 @@ def _leaks(course: Course, items: list[Item], source: Path):
 
 def run_sphinx(source: Path, made: Path, trees: Path) -> None:
     """Run Sphinx; PublishError with its first warnings."""
-    options = ["-b", "html", "-q", "-W", "--keep-going", "-d", str(trees)]
+    options = ["-b", "html", "-q", "-N", "-W", "--keep-going", "-d", str(trees)]
     env = {**os.environ, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "sphinx", *options, str(source), str(made)]
     run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
