@@ -84,7 +84,9 @@ unit = lambda v: (v + 1) / 2  # [-1, 1] -> [0, 1]
 #
 # ## Pairs
 #
-# ### Task 1 (6.2) The best point where the answer is a law
+# ### Task 1 (6.1, 6.2) The best point where the answer is a law
+#
+# The problem, in two formulations: with *pairs* one learns the law of $y$ given $x$; *without* pairs (from task 6 on) only the laws of questions and of answers are known. A single answer per question is a third wish, and this task says what it costs.
 #
 # One question, $N$ possible answers $y_1,\dots,y_N\in\mathbb R^D$ with probabilities $w_n$. Return the point that $L_2$ regression learns, the one that $L_1$ learns (coordinate by coordinate; where a whole interval is best, its lower end), the mean squared error of the first, averaged over coordinates, and the mean squared error of somebody who answers *honestly*, with a fresh draw of the law.
 #
@@ -606,13 +608,13 @@ ax_h.axis("off")
 ax_h.set_title("Lower halves: blur, one answer, or two different ones");
 
 # %% [markdown]
-# **Reading the table.** The least *squared* error is that of $L_2$, 0.128, and the energy score's network has 0.252: about twice, as it must be for an honest answer (task 1). So an honest network should have a *noise* of about 0.128 too, and the two that learned with the energy score have 0.110 and 0.140. The game with $10\,|\cdot|_1$ has 0.0015, a hundredth of it: one answer to each question, whatever the noise, the "median with an edge". Its *score* is worse than that of the blurred $L_2$, since a proper score punishes the certain and wrong. (The energy score's network leads in that column because it was trained on it; the column is fair to the others.)
+# **Reading the metric table.** The least *squared* error is that of $L_2$, 0.128, and the energy score's network has 0.252: about twice, as it must be for an honest answer (task 1). So an honest network should have a *noise* of about 0.128 too, and the two that learned with the energy score have 0.110 and 0.140. The game with $10\,|\cdot|_1$ has 0.0015, a hundredth of it: one answer to each question, whatever the noise, the "median with an edge". Its *score* is worse than that of the blurred $L_2$, since a proper score punishes the certain and wrong. (The energy score's network leads in that column because it was trained on it; the column is fair to the others.)
 # *Kept* is best for the blur: a mean is easily read, and a variety of lower halves makes a 9 of a 3, sometimes rightly (true answers: 0.933; the question alone does not always know). *Law* has both regressions well above the level of real images, $10\,|\cdot|_1$ between, and the two with the energy score near it. No column ranks all five alike: ask what you need, a guess or a draw.
 
 # %% [markdown]
 # ## Without pairs
 #
-# ### Task 6 (6.6) A twin of any perfect translator
+# ### Task 6 (6.1, 6.6) A twin of any perfect translator
 #
 # If $S$ keeps the law of the questions, then $\color{royalblue}{G}\circ S$ is as perfect as $\color{royalblue}{G}$: same law of answers, and with $S^{-1}\circ\color{royalblue}{F}$ the same cycle error. The lecture turned a Gaussian rigidly. Make a symmetry by hand that is *not linear*: with $\Sigma=RR^\top$ and $u=R^{-1}x$, turn $u$ to the left by an angle that depends on its length, and go back with $R$,
 # $$
