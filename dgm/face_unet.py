@@ -4,11 +4,10 @@ What goes in (which images, which features of the noise level) and what the outp
 outside: one trunk serves as a denoiser and as a regression network.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgm.unet import ResBlock
+from dgm.unet import ResBlock, through_levels
 
 
 class FaceTrunk(nn.Module):
@@ -42,13 +41,5 @@ class FaceTrunk(nn.Module):
                 f"expected sides that are multiples of {unit}, got {images.shape[-2:]}"
             )
         emb = F.silu(self.level(features))
-        h, kept = self.enter(F.pixel_unshuffle(images, 2)), []
-        for i, block in enumerate(self.down):
-            h = block(F.avg_pool2d(h, 2) if i else h, emb)
-            kept.append(h)
-        for block in self.middle:
-            h = block(h, emb)
-        for i, block in enumerate(self.up):
-            h = F.interpolate(h, scale_factor=2) if i else h
-            h = block(torch.cat([h, kept.pop()], 1), emb)
+        h = through_levels(self, self.enter(F.pixel_unshuffle(images, 2)), emb)
         return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), 2)

@@ -25,8 +25,9 @@ def animate(
 ) -> "HTML":  # noqa: F821  (IPython is imported only where there is a notebook)
     """Inline HTML5 video of draw(ax, k), k = 0 .. frames - 1, each on a cleared ax.
 
-    size in inches; `cap` bounds the length of the HTML in characters: quality falls until it fits,
-    else ValueError. Returns an IPython HTML object; put a `film_strip` of `draw` beside it.
+    size in inches; `cap` bounds the length of the HTML in characters: quality falls until it fits
+    (without ffmpeg: fewer frames, then a lower dpi), else ValueError. Returns an IPython HTML
+    object; put a `film_strip` of `draw` beside it.
     """
     from IPython.display import HTML
 
@@ -96,15 +97,23 @@ def _mp4(pixels: np.ndarray, fps: int, crf: int) -> bytes:
 
 
 def _js_player(fig, redraw: Callable, frames: int, fps: int, cap: int) -> str:
-    film = FuncAnimation(fig, redraw, frames=frames, init_func=lambda: [])
+    """Pictures and buttons: all frames or every k-th, at the finest of a few sizes that fit."""
+    dpi = fig.dpi
+    for every, share in ((1, 1.0), (2, 1.0), (4, 1.0), (4, 0.6), (8, 0.4)):
+        fig.set_dpi(share * dpi)
+        page = _js_page(fig, redraw, range(0, frames, every), max(1, fps // every))
+        if len(page) <= cap:
+            return page
+    raise ValueError(
+        f"the animation takes {len(page)} characters without ffmpeg, {cap} are allowed: "
+        "install imageio-ffmpeg, or take fewer frames, a smaller size or a lower dpi"
+    )
+
+
+def _js_page(fig, redraw: Callable, shown: range, fps: int) -> str:
+    """matplotlib's player of the frames `shown`, with an id made of its content."""
+    film = FuncAnimation(fig, redraw, frames=shown, init_func=lambda: [])
     page = film.to_jshtml(fps=fps, embed_frames=True, default_mode="loop")
     random_id = re.search(r"_anim_img([0-9a-f]{32})", page)[1]
-    page = page.replace(
-        random_id, hashlib.sha256(page.replace(random_id, "").encode()).hexdigest()[:32]
-    )
-    if len(page) > cap:
-        raise ValueError(
-            f"the animation takes {len(page)} characters without ffmpeg, {cap} are allowed: "
-            "install imageio-ffmpeg, or take fewer frames, a smaller size or a lower dpi"
-        )
-    return page
+    content = hashlib.sha256(page.replace(random_id, "").encode()).hexdigest()
+    return page.replace(random_id, content[:32])

@@ -30,6 +30,24 @@ class ResBlock(nn.Module):
         return self.around(x) + self.conv2(F.silu(self.norm2(h)))
 
 
+def through_levels(net: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+    """h (B, C, H, W) down the U and up again: what each level down made is stacked on the way up.
+
+    net has lists of `ResBlock` `down`, `middle`, `up`, the two outer ones of equal length; emb
+    (B, d_emb). Returns (B, C', H, W), C' the width of the last block up.
+    """
+    kept = []
+    for i, block in enumerate(net.down):
+        h = block(F.avg_pool2d(h, 2) if i else h, emb)
+        kept.append(h)
+    for block in net.middle:
+        h = block(h, emb)
+    for i, block in enumerate(net.up):
+        h = F.interpolate(h, scale_factor=2) if i else h
+        h = block(torch.cat([h, kept.pop()], 1), emb)
+    return h
+
+
 class UNet(nn.Module):
     """U-Net model(x_t, t, cond); Ronneberger et al. (2015), with blocks of Ho et al. (2020).
 
@@ -81,13 +99,5 @@ class UNet(nn.Module):
         if x_t.shape[-1] % unit or x_t.shape[-2] % unit:
             raise ValueError(f"expected sides that are multiples of {unit}, got {x_t.shape[-2:]}")
         emb = self._embed(t, cond)
-        h, kept = self.enter(F.pixel_unshuffle(x_t, self.patch)), []
-        for i, block in enumerate(self.down):
-            h = block(F.avg_pool2d(h, 2) if i else h, emb)
-            kept.append(h)
-        for block in self.middle:
-            h = block(h, emb)
-        for i, block in enumerate(self.up):
-            h = F.interpolate(h, scale_factor=2) if i else h
-            h = block(torch.cat([h, kept.pop()], 1), emb)
+        h = through_levels(self, self.enter(F.pixel_unshuffle(x_t, self.patch)), emb)
         return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.patch)

@@ -969,7 +969,9 @@ def check_guided():
             "the empty label is 0, which is a digit": (1 + w) * with_label - w * model(x, t, 0 * label),
         }
         slips = {text: value for text, value in slips.items() if not torch.allclose(value, expected)}
-        check_close(f"guided_eps at scale {w:g}", guided_eps(model, w, 10)(x, t, label), expected, slips, "B, D")
+        guided_model = guided_eps(model, w, 10)
+        check_that("guided_eps", callable(guided_model), f"expected a function of x_t, t and label, got {guided_model}. Is a `return` missing?")
+        check_close(f"guided_eps at scale {w:g}", guided_model(x, t, label), expected, slips, "B, D")
 
 
 check_guided()

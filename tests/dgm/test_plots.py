@@ -185,6 +185,21 @@ def test_cap_is_kept(ffmpeg, monkeypatch):
     assert not plt.get_fignums()
 
 
+def test_player_drops_frames_until_it_fits(monkeypatch):
+    """Without ffmpeg a cap below the whole film is met: fewer frames, then smaller pictures."""
+    monkeypatch.setattr(film, "_ffmpeg", lambda: None)
+    sizes = lambda page: [
+        plt.imread(io.BytesIO(base64.b64decode(p.replace("\\\n", "")))).shape[0]
+        for p in re.findall(r"data:image/png;base64,([^\"]+)", page)
+    ]
+    noise = lambda ax, k: ax.imshow(np.random.default_rng(k).random((40, 40)))
+    best = len(animate(noise, 8, size=(2, 2), dpi=60).data)
+    for cap, shown in ((best, 8 * [120]), (best - 1, 4 * [120]), (best // 4, 2 * [72])):
+        page = animate(noise, 8, size=(2, 2), dpi=60, cap=cap).data
+        assert len(page) <= cap and sizes(page) == shown
+    assert re.search(r"new Animation\(frames, img_id, slider_id, (\S+),", page)[1] == "333"
+
+
 def test_quality_falls_until_it_fits():
     """A cap between the sizes at best and least quality is met by a coarser film."""
     noise = lambda ax, k: ax.imshow(np.random.default_rng(k).random((40, 40)))
