@@ -13,9 +13,11 @@ class WeightsError(ValueError):
 
 
 def load_module(build: Callable[[], torch.nn.Module], path: str) -> torch.nn.Module:
-    """build() with the weights of the safetensors file, exact keys, shapes and number types.
+    """build() with the weights of the safetensors file: exact keys and shapes.
 
-    In evaluation mode and without gradients. WeightsError says what does not fit.
+    A floating-point tensor may come in another floating-point type (half precision, to save room)
+    and gets the module's. In evaluation mode and without gradients. WeightsError says what does
+    not fit.
     """
     module = build()
     expected, found = module.state_dict(), load_file(path)
@@ -27,12 +29,14 @@ def load_module(build: Callable[[], torch.nn.Module], path: str) -> torch.nn.Mod
         )
     for key, value in expected.items():
         came = found[key]
-        if came.shape != value.shape or came.dtype != value.dtype:
+        floats = came.is_floating_point() and value.is_floating_point()
+        alike = floats or came.dtype == value.dtype
+        if came.shape != value.shape or not alike:
             raise WeightsError(
                 f"{key} is {came.dtype} of shape {tuple(came.shape)}, "
                 f"expected {value.dtype} of shape {tuple(value.shape)}"
             )
-        if came.is_floating_point() and not came.isfinite().all():
+        if came.is_floating_point() and not came.to(value.dtype).isfinite().all():
             raise WeightsError(f"{key} holds numbers that are not finite (NaN or infinity)")
     module.load_state_dict(found, strict=True)
     return module.eval().requires_grad_(False)

@@ -137,7 +137,8 @@ def state(**changes):
         ({"enc.bias": None}, "missing enc.bias"),
         ({"more": torch.zeros(1)}, "not expected more"),
         ({"enc.bias": torch.zeros(5)}, r"expected torch.float32 of shape \(4,\)"),
-        ({"enc.bias": torch.zeros(4).double()}, "enc.bias is torch.float64"),
+        ({"enc.bias": torch.zeros(4).int()}, "enc.bias is torch.int32"),
+        ({"enc.bias": torch.full((4,), 1e300, dtype=torch.float64)}, "not finite"),
         ({"dec.bias": torch.full((4,), float("nan"))}, "not finite"),
         ({"dec.bias": torch.full((4,), float("-inf"))}, "not finite"),
     ],
@@ -154,6 +155,16 @@ def test_fitting_weights_are_loaded_for_evaluation(tmp_path):
     found = load_module(module, str(tmp_path / NAME))
     assert all(torch.equal(v, wanted[k]) for k, v in found.state_dict().items())
     assert not found.training and not any(p.requires_grad for p in found.parameters())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_get_the_module_s(tmp_path, kind):
+    wanted = {k: torch.rand_like(v).to(kind) for k, v in module().state_dict().items()}
+    save_file(wanted, tmp_path / NAME)
+    found = load_module(module, str(tmp_path / NAME)).state_dict()
+    assert all(
+        v.dtype == torch.float32 and torch.equal(v, wanted[k].float()) for k, v in found.items()
+    )
 
 
 # -- in the sandbox -----------------------------------------------------------------------------
