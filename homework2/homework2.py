@@ -45,11 +45,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgm.celeba import held_out_crops, load_faces, low_res
-from dgm.checks import banded, check_close, check_named, check_that, test_rng, vjp
+from dgm.checks import CheckFailed, banded, check_close, check_named, check_that, test_rng, vjp
 from dgm.draws import normal, uniform
 from dgm.face_unet import FaceTrunk
 from dgm.handin import pack_submission
 from dgm.image_files import DataError
+from dgm.machine import check_machine
 from dgm.metrics import frechet_distance
 from dgm.plots import DATA, MODEL, show_images
 from dgm.training import Ema, Fit, fit, minibatches, progress
@@ -84,6 +85,29 @@ class Pairs(NamedTuple):
     x1: Tensor  # (B, D)
 
 
+def untouched(name: str, fn: Callable, *args):
+    """fn(*args), and CheckFailed if fn changed a tensor among its arguments in place."""
+    before = [v.clone() if isinstance(v, Tensor) else v for v in args]
+    value = fn(*args)
+    for k, (old, new) in enumerate(zip(before, args)):
+        if isinstance(old, Tensor) and not torch.equal(old, new):
+            raise CheckFailed(
+                f"{name}: argument {k + 1} was changed in place. "
+                "Make a new tensor: x = x + ..., not x += ... or x.clamp_()."
+            )
+    return value
+
+
+def need_batch(what: str, t, x: Tensor) -> None:
+    """CheckFailed unless `t`, the input `what` of a network, holds one number per example of x."""
+    if not isinstance(t, Tensor) or t.shape != (len(x),):
+        came = f"shape {tuple(t.shape)}" if isinstance(t, Tensor) else f"a {type(t).__name__}"
+        raise CheckFailed(
+            f"{what} of the network: expected one number per example, shape ({len(x)},), "
+            f"got {came}. Use v.expand(len(x))."
+        )
+
+
 class ToyCritic(NamedTuple):
     """A small network from examples to numbers, used by the tests: sum_h out_h softplus(w_h x + b_h)."""
 
@@ -106,7 +130,10 @@ class ToyNet(NamedTuple):
     def __call__(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         y = (x @ self.w.T + self.bias).tanh() @ self.out.T - self.pull * x
         y = y if cond is None else y + cond
-        return y if t is None else y * (1 + t)[:, None]
+        if t is None:
+            return y
+        need_batch("second input", t, x)
+        return y * (1 + t)[:, None]
 
 
 class Rounds(NamedTuple):
@@ -429,7 +456,12 @@ N_FRECHET = 1_300  # held-out faces for the Frechet distance; smoke: 8
 BATCH_FACES = 64  # smoke: 4
 STEPS_FACES = (400, 700)  # regression, diffusion; smoke: (2, 2)
 STEPS_CELEBA = (4_000, 30_000)
+COMPILE = False  # True: torch.compile the networks of problem 3, which takes a minute first
 FOLDER = "."  # where checkpoints live; a folder of your Drive survives a disconnect of Colab
+
+# %% tags=["train"] cellView="form"
+# @title Is there what a long training needs? Run me before you train.
+check_machine(FOLDER, wants_gpu=FACES == "celeba")
 
 # %% [markdown]
 # # Problem 1: optimal transport and the Wasserstein GAN (15 points)
@@ -2799,7 +2831,7 @@ many_faces = 2 * unseen(N_FRECHET, "many faces") - 1  # for the Frechet distance
 # everything here except the networks and the file names.
 #
 # Every two minutes, and at the end, a checkpoint is written to `FOLDER`, and the cell goes on from one that it finds there. So after a change of your functions **delete the `.checkpoint` files**, else nothing is trained anew. With a GPU the
-# network computes in half precision (`in_half` in the set-up cell); the weights, Adam and their average stay in single precision.
+# network computes in half precision (`in_half` in the set-up cell); the weights, Adam and their average stay in single precision, and the average is saved in half precision. `COMPILE = True` compiles the networks; on one CPU thread that gained nothing (4 %), on a GPU it may: try it.
 
 
 # %% tags=["train"]
@@ -2808,7 +2840,8 @@ def train_faces(loss_of: Callable, file: str, steps: int) -> FaceTrunk:
     torch.manual_seed(SEED)
     rng = torch.Generator(DEVICE).manual_seed(SEED)
     net = FACE_NETS[file]().to(DEVICE, memory_format=torch.channels_last)
-    called = in_half(net, "cuda") if DEVICE.type == "cuda" else net
+    called = torch.compile(net) if COMPILE else net
+    called = in_half(called, "cuda") if DEVICE.type == "cuda" else called
     average = FACE_NETS[file]().to(DEVICE).requires_grad_(False)
     average.load_state_dict(net.state_dict())
 
@@ -2826,7 +2859,7 @@ def train_faces(loss_of: Callable, file: str, steps: int) -> FaceTrunk:
     losses = fit(loss, net, batches, cfg, kept, rng, {"average": average})
     for step, _ in enumerate(progress(losses, steps, file)):
         average.load_state_dict(ema_step(average.state_dict(), net.state_dict(), 0.999, step))
-    save_weights(file, average, folder=".")
+    save_weights(file, {name: v.half() for name, v in average.state_dict().items()}, folder=".")
     return average
 
 
