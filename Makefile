@@ -65,6 +65,7 @@ test-all: env  ## all tests, the slow ones too (at most 80 minutes)
 
 verify: env homework  ## tests of the tests: reference, untouched notebook, mutants, alternatives through the grader (SEEDS=3)
 	$(BIN)/autograder verify $(HOMEWORK) --jobs $(JOBS) --seeds $(SEEDS)
+	$(if $(wildcard benchmarks/$(HOMEWORK)_separation.py),$(BIN)/python benchmarks/$(HOMEWORK)_separation.py)
 
 bench: $(READY)  ## side-by-side measurements, results in benchmarks/results
 	@set -e; for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done

@@ -52,6 +52,7 @@ from torch import Tensor, nn
 from dgm.checks import banded, check_close, check_named, check_that, test_rng, vjp
 from dgm.data import load_images
 from dgm.handin import pack_submission
+from dgm.machine import check_machine
 from dgm.plots import DATA, MODEL, plot_points, show_images
 from dgm.training import Fit, fit, minibatches, progress
 from dgm.weights import save_weights
@@ -392,6 +393,10 @@ N_TRAIN = 60_000  # smoke: 512
 BETAS = [0.25, 1.0, 4.0, 16.0]
 EPOCHS_BETA = 6  # smoke: 1
 FOLDER = "."  # where checkpoints live; a folder of your Drive survives a disconnect of Colab
+
+# %% tags=["train"] cellView="form"
+# @title Is there what a long training needs? Run me before you train.
+check_machine(FOLDER)
 
 # %% [markdown]
 # # Problem 1: Gaussian mixtures from counts (15 points)

@@ -242,6 +242,7 @@ class MadeUpNet:
 
     def __call__(self, x_t: Tensor, lam: Tensor, y: Tensor) -> Tensor:
         """x_t (B, C, H, W), lam (B,), y (B, C, h, w) -> (B, C, H, W)."""
+        need_batch("the level", lam, x_t)
         enlarged = y.repeat_interleave(x_t.shape[-1] // y.shape[-1], -1)
         enlarged = enlarged.repeat_interleave(x_t.shape[-2] // y.shape[-2], -2)
         level = self.of_lam * torch.tanh(lam / 4).reshape(-1, 1, 1, 1)
@@ -258,6 +259,8 @@ class MadeUpStep:
         self, x_t: Tensor, x0_hat: Tensor, lam_t: Tensor, lam_s: Tensor, eps: Tensor
     ) -> Tensor:
         """x_t, x0_hat, eps (B, *D), lam_t, lam_s (B,) -> (B, *D)."""
+        for name, level in (("the level lam_t of step", lam_t), ("the level lam_s of step", lam_s)):
+            need_batch(name, level, x_t)
         w, gap = self.weights, (lam_s - lam_t).reshape(-1, *[1] * (x_t.ndim - 1))
         return w[0] * x_t + w[1] * x0_hat + w[2] * gap * x0_hat + w[3] * eps
 
@@ -1627,9 +1630,9 @@ fig.tight_layout()
 #
 # | part | what | visible | hidden | by a person |
 # |---|---|---|---|---|
-# | A | noise, levels, the condition, the loss | 21 | 4 | |
+# | A | noise, levels, the condition, the loss | 20 | 4 | |
 # | B | samplers, against an exact network | 7 | 3 | |
-# | C | how good is a face? | 5 | 0 | |
+# | C | how good is a face? | 6 | 0 | |
 # | D | training; your weights on faces that nobody has seen | 0 | 7 | 8 |
 #
 # From a small face $y$ (8 x 8 pixels for the toy faces, 16 x 16 for CelebA) draw a face $x_0$ of four times the side. There are many that
@@ -1653,7 +1656,8 @@ fig.tight_layout()
 def level_at(u: Tensor, top: float, bottom: float) -> Tensor:
     """lambda at u of the cosine schedule cut to [bottom, top]: `top` at u = 0, `bottom` at u = 1.
 
-    u in [0, 1], any shape; top > bottom, both between -20 and 20. Returns the shape of u.
+    u in [0, 1], any shape; top > bottom, both between -20 and 20. Returns the shape of u. In float32
+    little noise must not be lost: do not form 1 - alpha^2.
     """
     ### BEGIN SOLUTION
     first, last = math.atan(math.exp(-top / 2)), math.atan(math.exp(-bottom / 2))
@@ -1706,8 +1710,10 @@ def check_levels_hidden() -> None:
         for u in (ends, uniform(rng, 2, 3)):
             got = level_at(u, top, bottom)
             check_close(f"levels {top:g} ... {bottom:g}", got, cosine_levels(u, top, bottom))
-        u = uniform(rng, 5).float()
-        check_close("float32", level_at(u, top, bottom), cosine_levels(u, top, bottom).float())
+        u = torch.cat([uniform(rng, 5), torch.tensor([0.003, 0.01, 0.02])]).float()
+        got, expected = level_at(u, top, bottom), cosine_levels(u, top, bottom).float()
+        check_that("float32", got.dtype == u.dtype, f"expected float32, got {got.dtype}")
+        check_close("float32", got, expected, atol=2e-3 if bottom < -10 else 1e-5)
 
 
 check_levels_hidden()
@@ -1739,7 +1745,8 @@ def check_signal() -> None:
     ratio = lam.exp()
     got = signal_and_noise(lam)
     fits = isinstance(got, tuple | list) and len(got) == 2
-    check_that("signal_and_noise", fits, "expected two tensors, alpha and sigma")
+    came = f"got {type(got).__name__}: return alpha, sigma"
+    check_that("signal_and_noise", fits, f"expected two tensors, alpha and sigma, {came}")
     for name, value, square in (
         ("alpha", got[0], ratio / (1 + ratio)),
         ("sigma", got[1], 1 / (1 + ratio)),
@@ -1763,6 +1770,8 @@ check_signal()
 
 # %% [markdown]
 # ### 3.3 A noisy face (2 + 0 points)
+#
+# Form $x_\lambda=\alpha\,x_0+\sigma\,\varepsilon$, each example at its own level.
 
 
 # %% nbgrader={"grade_id": "p3-noisy", "solution": true}
@@ -1870,12 +1879,13 @@ def check_face() -> None:
         )
         got = face_from(out, x_t, lam, kind)
         check_close(f"face_from, {kind}", got, x0, wrong[kind], axes="B, C, H, W", look=look)
-    refused = False
+    came = "nothing was raised"
     try:
         face_from(x0, x_t, lam, "epsilon")
-    except ValueError:
-        refused = True
-    check_that("face_from", refused, "an unknown kind, such as 'epsilon', must raise ValueError")
+    except Exception as error:
+        came = type(error).__name__
+    text = f"an unknown kind, such as 'epsilon', must raise ValueError; got: {came}"
+    check_that("face_from", came == "ValueError", text)
 
 
 check_face()
@@ -1951,7 +1961,7 @@ def check_posterior_step() -> None:
         "the variance of q(x_s | x_0) is returned": 1 - a_s,
         "it has no axes behind the first; it is (B, 1, ..., 1)": (1 / precision).flatten(),
     }
-    look = "var = sigma_s^2 (1 - r) with r = exp(lam_t - lam_s)"
+    look = "precisions add: var = 1 / (1 / sigma_s^2 + that of q(x_t | x_s), seen from x_s)"
     check_close("var", got.var, 1 / precision, slips, axes="B, 1, 1, 1", look=look)
     w0, w_t = a_s.sqrt() / (1 - a_s) / precision, step.sqrt() / spread / precision
     slips = {
@@ -1962,7 +1972,7 @@ def check_posterior_step() -> None:
         "alpha_s is missing before x0": w0 / a_s.sqrt() * x0 + w_t * x_t,
         "alpha^2 is taken for alpha": w0 * a_s.sqrt() * x0 + w_t * (a_t / a_s) ** -0.5 * x_t,
     }
-    look = "mean = r (alpha_s / alpha_t) x_t + (1 - r) alpha_s x0"
+    look = "the mean is the average of two means weighted by precisions; write alpha_t, sigma_t with r"
     check_close("mean", got.mean, mean, slips, axes="B, C, H, W", look=look)
 
 
@@ -2020,9 +2030,8 @@ def check_spread() -> None:
     for B in (1, 6, 7):
         expected = torch.stack([(r + b / B) - math.floor(r + b / B) for b in range(B)])
         slips = {
-            "one number serves the whole batch": r.expand(B),
+            "one number serves the whole batch, or b is not divided by B": r.expand(B),
             "the remainder modulo 1 is missing": torch.stack([r + b / B for b in range(B)]),
-            "b is not divided by B": torch.stack([r + 0.0 * b for b in range(B)]),
             "it is divided by B - 1; then 0 and 1 are both there": torch.stack(
                 [(r + b / max(B - 1, 1)) % 1 for b in range(B)]
             ),
@@ -2030,14 +2039,13 @@ def check_spread() -> None:
                 [(r + b) / B for b in range(B)]
             ),
         }
-        check_close(
-            f"spread_levels, B = {B}",
-            spread_levels(r, B),
-            expected,
-            slips if B > 1 else {},
-            axes="B",
-        )
-    check_close("in float32", spread_levels(r.float(), 6), ((r + torch.arange(6) / 6) % 1).float())
+        got = spread_levels(r, B)
+        check_close(f"spread_levels, B = {B}", got, expected, slips if B > 1 else {}, axes="B")
+        text = f"expected {r.dtype}, got {got.dtype}: torch.arange(B, dtype=r.dtype)"
+        check_that("spread_levels", got.dtype == r.dtype, text)
+    got = spread_levels(r.float(), 6)
+    check_close("in float32", got, ((r + torch.arange(6) / 6) % 1).float())
+    check_that("in float32", got.dtype == torch.float32, f"expected float32, got {got.dtype}")
 
 
 check_spread()
@@ -2091,10 +2099,10 @@ def check_features() -> None:
 check_features()
 
 # %% [markdown]
-# ### 3.8 What the network looks at (3 + 0 points)
+# ### 3.8 What the network looks at (2 + 0 points)
 #
-# Six channels: first the noisy face, then the small one, enlarged to its size. Enlarge by bicubic interpolation (`F.interpolate` with `antialias=True`, which is the kernel that image programs use; the other one
-# differs by up to 5 of 255 grey levels), and cut to $[-1,1]$, because bicubic curves overshoot. The noisy face is *not* cut.
+# Six channels: first the noisy face, then the small one, enlarged to its size. Enlarge by bicubic interpolation (`F.interpolate` with `antialias=True`, which is the kernel that image programs use; on the toy faces the
+# other one differs by 1 of 255 grey levels on average and by up to 13), and cut to $[-1,1]$, because bicubic curves overshoot. The noisy face is *not* cut.
 
 
 # %% nbgrader={"grade_id": "p3-input", "solution": true}
@@ -2109,8 +2117,8 @@ def network_input(x_t: Tensor, y: Tensor) -> Tensor:
     ### END SOLUTION
 
 
-# %% nbgrader={"grade_id": "p3-input-test", "grade": true, "points": 3} course={"tests": ["network_input"]} cellView="form"
-# @title Visible test, 3 points: the bicubic kernel written out, along rows and columns
+# %% nbgrader={"grade_id": "p3-input-test", "grade": true, "points": 2} course={"tests": ["network_input"]} cellView="form"
+# @title Visible test, 2 points: the bicubic kernel written out, along rows and columns
 def check_input() -> None:
     rng = test_rng("p3-input")
 
@@ -2158,7 +2166,8 @@ check_input()
 # %% [markdown]
 # ### 3.9 The loss, with the network as an argument (2 + 1 points)
 #
-# The network predicts $v$; the loss of an example is the mean squared error over its numbers. You get $\alpha$ and $\sigma$ of each example, and may use them as they are.
+# The network predicts $v$; the loss of an example is the mean squared error over its numbers. You get $\alpha$ and $\sigma$ of each example, so that you
+# need not form them from $\lambda$; give them the axes of an image.
 
 
 # %% nbgrader={"grade_id": "p3-loss", "solution": true}
@@ -2212,6 +2221,10 @@ def check_loss() -> None:
         "the errors of all numbers are returned": expected[:, None, None, None].expand_as(x0),
         "a factor 1/2 stands before the square": expected / 2,
     }
+    across = alpha.reshape(1, 1, 1, 4), sigma.reshape(1, 1, 1, 4)
+    slips["alpha and sigma run along the last axis; they belong to the first"] = (
+        (net(across[0] * x0 + across[1] * eps, lam, y) - velocity(x0, eps, *across)) ** 2
+    ).mean((1, 2, 3))
     got = denoising_loss(net, x0, y, lam, alpha, sigma, eps)
     look = (
         "x_t = alpha x0 + sigma eps; v = alpha eps - sigma x0; mean of (model(x_t, lam, y) - v)^2"
@@ -2223,7 +2236,7 @@ check_loss()
 
 
 # %% nbgrader={"grade_id": "p3-loss-hidden", "grade": true, "points": 1} course={"tests": ["denoising_loss"]}
-# Hidden test: the perfect network of a linear problem: its mean loss is the one that theory gives
+# Hidden test: the perfect network of a linear problem has the mean loss that theory gives; gradients
 # 1 point
 ### BEGIN HIDDEN TESTS
 def check_loss_hidden() -> None:
@@ -2249,6 +2262,16 @@ def check_loss_hidden() -> None:
         check_that(
             "mean loss", off < bound, f"level {level:g}: expected {least:.4f}, got {got.mean():.4f}"
         )
+    toy = ToyNet(normal(rng, 3, 16), normal(rng, 3), normal(rng, 16, 3), normal(rng, 1)[0])
+    x0, y, eps, lam = x0[:4], x0[4:8], eps[:4], normal(rng, 4)
+    alpha, sigma = lam.sigmoid().sqrt(), (-lam).sigmoid().sqrt()
+    ones = torch.ones(4, dtype=torch.float64)
+    _, grads = vjp(denoising_loss, (toy, x0, y, lam, alpha, sigma, eps), ones)
+    leaf, (a, s) = ToyNet(*(v.clone().requires_grad_() for v in toy)), (alpha[:, None], sigma[:, None])
+    off = leaf(a * x0 + s * eps, lam, y) - (a * eps - s * x0)
+    wanted = torch.autograd.grad(off.square().sum() / 16, leaf)
+    for name, got, expected in zip(leaf._fields, grads, wanted):
+        check_close(f"gradient by the network's {name}", got, expected, rtol=1e-5)
 
 
 check_loss_hidden()
@@ -2313,7 +2336,8 @@ check_ema()
 # ### 3.11 Put together: one ancestral step (2 + 0 points)
 #
 # The network's face $\hat x_0$ stands in for $x_0$ in 3.5; the variance may lie anywhere between that of $q(x_s\mid x_t,x_0)$, $v_{\min}=\sigma_s^2(1-r)$, and that of the forward step,
-# $v_{\max}=\sigma_t^2(1-r)$. Take $v=v_{\min}^{1-\gamma}\,v_{\max}^{\gamma}$ (Nichol & Dhariwal, 2021, learn the exponent; here it is a number). You may call your `step_moments`.
+# $v_{\max}=\sigma_t^2(1-r)$. Take the variance $v_{\min}^{1-\gamma}\,v_{\max}^{\gamma}$ (Nichol & Dhariwal, 2021, learn the exponent; here it is a number). You may call your `step_moments`
+# (mind the order of its arguments: $x_0$ comes first).
 
 
 # %% nbgrader={"grade_id": "p3-ancestral", "solution": true}
@@ -2341,12 +2365,18 @@ def check_ancestral() -> None:
     a_t, a_s = ((1 / (1 + (-v).exp())).reshape(4, 1, 1, 1) for v in (lam_t, lam_s))
     spread = 1 - a_t / a_s
     small = 1 / (1 / (1 - a_s) + a_t / a_s / spread)
-    mean = small * (a_s.sqrt() / (1 - a_s) * x0 + (a_t / a_s).sqrt() / spread * x_t)
+    product = lambda x0, x_t: small * (
+        a_s.sqrt() / (1 - a_s) * x0 + (a_t / a_s).sqrt() / spread * x_t
+    )
+    mean = product(x0, x_t)
     for gamma in (0.0, 0.3, 1.0):
         var = small ** (1 - gamma) * spread**gamma
         slips = {
             "the noise is multiplied by the variance; take its square root": mean + var * eps,
             "no noise is added": mean,
+            "x_t and x0_hat change places in the call of step_moments, which takes x0 first": (
+                product(x_t, x0) + var.sqrt() * eps
+            ),
             "gamma and 1 - gamma change places": mean
             + (small**gamma * spread ** (1 - gamma)).sqrt() * eps,
             "the variances are mixed evenly; mix their logs": mean
@@ -2355,9 +2385,9 @@ def check_ancestral() -> None:
             "the noise of q(x_s | x_0) is added": mean + (1 - a_s).sqrt() * eps,
         }
         got = ancestral_step(x_t, x0, lam_t, lam_s, eps, gamma)
-        check_close(
-            f"ancestral_step, gamma {gamma}", got, mean + var.sqrt() * eps, slips, axes="B, C, H, W"
-        )
+        expected, look = mean + var.sqrt() * eps, "the mean of 3.5 + sqrt(variance) eps"
+        name = f"ancestral_step, gamma {gamma}"
+        check_close(name, got, expected, slips, axes="B, C, H, W", look=look)
 
 
 check_ancestral()
@@ -2400,15 +2430,19 @@ def check_ddim() -> None:
     a_t, a_s = ((1 / (1 + (-v).exp())).reshape(4, 1, 1, 1) for v in (lam_t, lam_s))  # alpha_bar
     noise = (x_t - a_t.sqrt() * x0) / (1 - a_t).sqrt()
     for eta in (0.0, 0.5, 1.0):
-        var = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
+        full = (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)  # eta = 1
+        var = eta**2 * full
+        c = (var / (1 - a_s)).sqrt()
         expected = a_s.sqrt() * x0 + (1 - a_s - var).sqrt() * noise + var.sqrt() * eps
         slips = {
             "the noise found is not reduced when fresh noise is added": expected
             + ((1 - a_s).sqrt() - (1 - a_s - var).sqrt()) * noise,
             "eta is ignored: no fresh noise": a_s.sqrt() * x0 + (1 - a_s).sqrt() * noise,
             "eta is ignored: it is taken to be 1": a_s.sqrt() * x0
-            + (1 - a_s - var / max(eta, 1e-9) ** 2).clamp(min=0).sqrt() * noise
-            + (var / max(eta, 1e-9) ** 2).sqrt() * eps,
+            + (1 - a_s - full).sqrt() * noise
+            + full.sqrt() * eps,
+            "1 - c is taken for sqrt(1 - c^2)": a_s.sqrt() * x0
+            + (1 - a_s).sqrt() * ((1 - c) * noise + c * eps),
             "the noise found is left out": a_s.sqrt() * x0 + var.sqrt() * eps,
             "the fresh noise is multiplied by c^2 and not by c": a_s.sqrt() * x0
             + (1 - a_s - var).sqrt() * noise
@@ -2420,7 +2454,8 @@ def check_ddim() -> None:
             + (1 - a_s - var).sqrt() * ((1 - a_t).sqrt() - 1) * noise,
         }
         got = ddim_move(x_t, x0, lam_t, lam_s, eps, eta)
-        check_close(f"ddim_move, eta {eta}", got, expected, slips, axes="B, C, H, W")
+        look = "alpha_s x0_hat + sigma_s (sqrt(1 - c^2) eps_hat + c eps)"
+        check_close(f"ddim_move, eta {eta}", got, expected, slips, axes="B, C, H, W", look=look)
 
 
 check_ddim()
@@ -2487,11 +2522,14 @@ def check_sampler() -> None:
     noise, net = normal(rng, 4, 2, 3, 4, 4), MadeUpNet(0.6, 0.5, 0.4)
     move = MadeUpStep(torch.tensor([0.5, 0.3, -0.2, 0.6], dtype=torch.float64))
 
-    def run(levels: Tensor, noise: Tensor, y: Tensor = y, last: str = "face") -> Tensor:
+    def run(
+        levels: Tensor, noise: Tensor, y: Tensor = y, last: str = "face", swap: bool = False
+    ) -> Tensor:
         x, S = noise[0], len(levels)
         level = lambda i: levels[i].repeat(2)
         for i in range(S - 1):
-            x = move(x, net(x, level(i), y), level(i), level(i + 1), noise[i + 1])
+            both = (x, net(x, level(i), y))[:: -1 if swap else 1]
+            x = move(*both, level(i), level(i + 1), noise[i + 1])
         if last == "step":
             return move(x, net(x, level(S - 1), y), level(S - 1), level(S - 1) + 1, noise[0])
         return net(x, level(S - 1), y) if last == "face" else x
@@ -2514,11 +2552,14 @@ def check_sampler() -> None:
         "the last level is left out": run(levels[:-1], noise[:-1]),
         "the first level is left out": run(levels[1:], torch.cat([noise[:1], noise[2:]])),
         "a step follows the last level": run(levels, noise, last="step"),
+        "x_t and x0_hat change places in the call of step": run(levels, noise, swap=True),
     }
+    near = dict(rtol=1e-5, atol=1e-6)  # levels may have gone through float32
+    look = "x = step(x, model(x, lam_t, y), lam_t, lam_s, noise[i]) for i = 1 ... S - 1"
     got = draw_faces(net, y, levels, noise, move)
-    check_close("draw_faces", got, run(levels, noise), slips, axes="B, C, H, W")
-    got = draw_faces(net, y, levels[:1], noise[:1], move)
-    check_close("one level: the network's face for noise", got, run(levels[:1], noise[:1]))
+    check_close("draw_faces", got, run(levels, noise), slips, "B, C, H, W", look, **near)
+    got, expected = draw_faces(net, y, levels[:1], noise[:1], move), run(levels[:1], noise[:1])
+    check_close("one level: the network's face for noise", got, expected, **near)
 
 
 check_sampler()
@@ -2559,6 +2600,8 @@ check_sampler_hidden()
 # count, no border is left out, and every image has its own number (decibels are averaged over images, not errors).
 #
 # ### 3.14 Peak signal to noise (1 + 0 points)
+#
+# $\mathrm{PSNR}=-10\log_{10}$ of the mean squared error of an image, in decibels (dB).
 
 
 # %% nbgrader={"grade_id": "p3-psnr", "solution": true}
@@ -2596,13 +2639,14 @@ def check_psnr() -> None:
         "the factor is 20; that is for a root mean squared error": 2 * expected,
         "one number for the batch": expected.mean(),
     }
-    check_close("psnr", psnr(x, x_hat), expected, slips, axes="B", look="-10 log10(mean error^2)")
+    got = untouched("psnr", psnr, x, x_hat)
+    check_close("psnr", got, expected, slips, axes="B", look="-10 log10(mean error^2)")
 
 
 check_psnr()
 
 # %% [markdown]
-# ### 3.15 Structural similarity (1 + 0 points)
+# ### 3.15 Structural similarity (2 + 0 points)
 #
 # Wang et al. (2004): in every window, with weights $w$ that sum to 1, means $\mu$, variances and the covariance are formed, and
 # $$\mathrm{SSIM}=\frac{(2\mu_x\mu_y+c_1)(2\sigma_{xy}+c_2)}{(\mu_x^2+\mu_y^2+c_1)(\sigma_x^2+\sigma_y^2+c_2)},\qquad c_1=0.01^2,\ c_2=0.03^2 .$$
@@ -2629,8 +2673,8 @@ def ssim(x: Tensor, x_hat: Tensor, window: Tensor) -> Tensor:
     ### END SOLUTION
 
 
-# %% nbgrader={"grade_id": "p3-ssim-test", "grade": true, "points": 1} course={"tests": ["ssim"]} cellView="form"
-# @title Visible test, 1 point: one window at a time; an image against itself
+# %% nbgrader={"grade_id": "p3-ssim-test", "grade": true, "points": 2} course={"tests": ["ssim"]} cellView="form"
+# @title Visible test, 2 points: one window at a time; an image against itself
 def check_ssim() -> None:
     rng = test_rng("p3-ssim")
     window = uniform(rng, 5, 5)
@@ -2643,7 +2687,7 @@ def check_ssim() -> None:
         for i in range(2):
             values = []
             for c_, r, k in torch.cartesian_prod(
-                torch.arange(3), torch.arange(4), torch.arange(3)
+                torch.arange(3), torch.arange(a.shape[2] - 4), torch.arange(a.shape[3] - 4)
             ).tolist():
                 u, v = a[i, c_, r : r + 5, k : k + 5], b[i, c_, r : r + 5, k : k + 5]
                 m, n = (window * u).sum(), (window * v).sum()
@@ -2663,11 +2707,16 @@ def check_ssim() -> None:
         "c_1 and c_2 are 0.01 and 0.03; they are the squares": similar(
             unit(x), unit(x_hat.clamp(-1, 1)), c=(0.01, 0.03)
         ),
+        "windows hang over the border (padding); take those that lie wholly inside": similar(
+            F.pad(unit(x), (2, 2, 2, 2)), F.pad(unit(x_hat.clamp(-1, 1)), (2, 2, 2, 2))
+        ),
         "the variances are divided by n - 1": similar(unit(x), unit(x_hat.clamp(-1, 1)), 25 / 24),
         "one number for the batch": expected.mean(),
         "the dissimilarity is returned": 1 - expected,
     }
-    check_close("ssim", ssim(x, x_hat, window), expected, slips, axes="B", rtol=1e-5)
+    got = untouched("ssim", ssim, x, x_hat, window)
+    look = "weighted means of a, b, a^2, b^2 and a b by one convolution, without padding"
+    check_close("ssim", got, expected, slips, axes="B", look=look, rtol=1e-5)
     check_close("ssim of an image and itself", ssim(x, x, window), torch.ones(2).double())
 
 
@@ -2683,8 +2732,8 @@ check_ssim()
 def low_res_error(x_hat: Tensor, y: Tensor, factor: int) -> Tensor:
     """Root mean squared difference between the small copy of an answer and y, in units of [0, 1].
 
-    x_hat (B, C, H, W), any values, cut to [-1, 1] first; y (B, C, H / factor, W / factor).
-    Returns (B,).
+    x_hat (B, C, H, W), any values, cut to [-1, 1] first; y (B, C, H / factor, W / factor) in
+    [-1, 1]. Returns (B,).
     """
     ### BEGIN SOLUTION
     error = (low_res(x_hat.clamp(-1, 1), factor) - y) / 2
@@ -2715,13 +2764,16 @@ def check_fit() -> None:
         .sqrt(),
         "one number for the batch": expected.mean(),
     }
-    check_close("low_res_error", low_res_error(x_hat, y, 3), expected, slips, axes="B")
+    got, look = untouched("low_res_error", low_res_error, x_hat, y, 3), "cut, low_res, halve"
+    check_close("low_res_error", got, expected, slips, axes="B", look=look)
 
 
 check_fit()
 
 # %% [markdown]
 # ### 3.17 Do the answers differ? (1 + 0 points)
+#
+# A sampler that always gives the same answer is a regression. Measure how far several answers to one small face lie apart.
 
 
 # %% nbgrader={"grade_id": "p3-diversity", "solution": true}
@@ -2756,7 +2808,8 @@ def check_diversity() -> None:
         "the variance runs over the images of the batch": cut.var(1).reshape(3, -1).mean(1).sqrt(),
         "one number for the batch": expected.mean(),
     }
-    check_close("diversity", diversity(samples), expected, slips, axes="B")
+    got, look = untouched("diversity", diversity, samples), "variance over S, mean, square root"
+    check_close("diversity", got, expected, slips, axes="B", look=look)
 
 
 check_diversity()
@@ -2765,7 +2818,7 @@ check_diversity()
 # ### 3.18 Do they look like faces? (1 + 0 points)
 #
 # Two sets of features, of real and of drawn faces: do they come from one law? The squared maximum mean discrepancy with the kernel $k(a,b)=(a\cdot b/F+1)^3$, unbiased (Bińkowski et al., 2018): the mean of $k$ over pairs of *different* real ones, plus the
-# same over drawn ones, minus twice the mean over mixed pairs. It is near 0, and may be below, when the laws agree.
+# same over drawn ones, minus twice the mean over mixed pairs. It is near 0, and may be below, when the laws agree and the features are independent.
 # Below, $N$ and $M$ are some thousands and $F=48$: take matrix products, neither a loop over pairs nor a tensor $(N, M, F)$.
 
 
@@ -2796,11 +2849,16 @@ def check_mmd() -> None:
     slips = {
         "each one is paired with itself, too (the biased estimate)": total(False),
         "the scalar product is not divided by F": total(scale=1.0),
+        "the scalar product is divided by sqrt(F)": total(scale=3**0.5),
+        "the sums over different pairs are divided by N^2; there are N (N - 1) of them": expected
+        - mean(a, a, True) / 5
+        - mean(b, b, True) / 4,
         "the kernel is the square": total(power=2),
         "the mixed term is counted once": expected + mean(a, b, False),
         "the square root is taken": expected.abs().sqrt(),
     }
-    check_close("kernel_discrepancy", kernel_discrepancy(a, b), expected, slips)
+    look = "three means of kernel matrices; the first two without their diagonals"
+    check_close("kernel_discrepancy", kernel_discrepancy(a, b), expected, slips, look=look)
 
 
 check_mmd()
@@ -2825,6 +2883,14 @@ unseen = lambda n, name: held_out_crops(n, SETTING.size, homework_rng(name), SET
 held_faces = 2 * unseen(N_HELD, "faces") - 1
 held_small = low_res(held_faces, FACTOR)
 many_faces = 2 * unseen(N_FRECHET, "many faces") - 1  # for the Frechet distance of 3.22
+
+# %% tags=["train"]
+fig, axes = plt.subplots(1, 2, figsize=(10, 2.6))
+coarse = held_small[:8].repeat_interleave(FACTOR, -1).repeat_interleave(FACTOR, -2)
+for ax, x, title in zip(axes, (coarse, held_faces[:8]), ("What the network gets", "What it shall find")):
+    show_images(ax, (x + 1) / 2, 4)
+    ax.set_title(title, fontsize=11)
+fig.tight_layout()
 
 # %% [markdown]
 # One loop trains both networks: a diffusion network with your loss, and a regression network, which answers the enlarged face plus a correction and knows nothing of noise (its first three channels and its features are zeros). So that minutes are enough, the diffusion network does not begin from nothing, either: its output is added to a simple guess of $v$, the best one if the face were the enlarged small one plus white noise (`simple_velocity` in the set-up cell), and scaled like that guess's error. You may change
@@ -2905,7 +2971,7 @@ face_net = train_faces(diffusion_loss, SETTING.sampler, STEPS_NOW[1])
 #
 # The grader draws 32 faces that are not in your training set (of CelebA: held-out photographs, cut and mirrored by its secret; toy faces: fresh ones) and compares your regression network with its own. Your PSNR
 # may be at most 0.5 dB below. The cell below forms all scores of this part by your functions, on other faces of the same kind, and prints them: what the grader computes from your weights will be close. (The squared MMD is taken to
-# as many *other* real faces; the number depends a little on how many there are, so compare it with the regression's beside it.)
+# as many *other* real faces. Patches of one face are alike, so that pairs within a face lift this number, also between equal laws: read it against that of the true faces, printed in the last row. The grader pairs patches of different faces only.)
 
 
 # %% tags=["train"]
@@ -2947,6 +3013,8 @@ for name, x in (
     numbers += [float(low_res_error(x, y_held, FACTOR).mean())]
     numbers += [float(kernel_discrepancy(real_patches, features(x)))]
     print("{:16s}  {:8.2f}  {:6.3f}  {:20.4f}  {:15.4f}".format(name, *numbers))
+floor = float(kernel_discrepancy(real_patches, features(x_held)))
+print(f"true faces        {'':38s}{floor:15.4f}")
 gain = psnr(x_held, samples.mean(0)) - torch.stack([psnr(x_held, s) for s in samples]).mean(0)
 error = ((x_held - answers) / 2).square().mean().sqrt()
 spread = diversity(samples).square().mean().sqrt()
@@ -2989,11 +3057,11 @@ score_baseline()
 # ### 3.20 Samples on held-out faces (0 + 6 points, from your weights)
 #
 # Everything is measured against the *grader's* regression network $R$ on the same 32 faces, with DDIM ($\eta=0$, 50 calls) by the grader's own sampler, four samples for each face. In theory, for a sampler that is exactly right and an $R$ that is exactly the mean of all faces that fit: one sample
-# lies $10\log_{10}2=3.01$ dB below $R$; the mean of four lies $10\log_{10}\frac{2}{1+1/4}=2.04$ dB above one sample; and four samples spread as much as $R$ errs.
+# lies $10\log_{10}2=3.01$ dB below $R$; the mean of four lies $10\log_{10}\frac{2}{1+1/4}=2.04$ dB above one sample; and four samples spread as much as $R$ errs. (That holds for mean squared errors; decibels averaged over images, as here, come close to it.)
 #
 # | points | for | limits |
 # |---|---|---|
-# | 1 | PSNR of one sample; without it the next three do not count | at least 0.5 dB better than the simple guess alone (a network that returns zeros), not better than $R$ |
+# | 1 | PSNR of one sample; without it the next three do not count | at least 0.5 dB above the simple guess alone (a network that returns zeros), at least 1 dB below $R$ |
 # | 1 | the mean of four samples is better than one | by 1.0 to 4.4 dB |
 # | 1 | the small copies of the samples are the input | root mean squared difference at most 0.016 |
 # | 1 | four samples differ | spread between 0.5 and 2.0 times the error of $R$ |
@@ -3071,9 +3139,9 @@ score_realism()
 # %% [markdown]
 # ### 3.21 Faces (2 points, by a person)
 #
-# Show, for six held-out faces, in one row each: the small face (enlarged without interpolation), bicubic, regression, four samples, the mean of these four, and the true face. The title states what is to be seen.
+# Show, for six held-out faces, in one row each, with a name above each of the nine columns: the small face (enlarged without interpolation), bicubic, regression, four samples, the mean of these four, and the true face. The title states what is to be seen.
 #
-# *Rubric: 1 point for the nine right columns, named, all of one face in one row; 1 point for a title that says what one sees in the samples and not in the regression, and one scale for all.*
+# *Rubric: 1 point for the nine right columns, named, all of one face in one row; 1 point for a title that says what one sees in the samples and not in the regression (half), and one scale for all (half).*
 
 
 # %% tags=["train"] nbgrader={"grade_id": "p3-faces-figure", "grade": true, "solution": true, "points": 2}
@@ -3103,11 +3171,11 @@ fig.tight_layout()
 # %% [markdown]
 # ### 3.22 Steps, noise, and what they cost (2 points, by a person)
 #
-# For DDIM and for the ancestral sampler with $\gamma=0$, and 3, 5, 10, 20 and 50 calls of the network: PSNR of one sample, and the squared MMD of patches to `real_patches` (`some_faces`, `features` and `real_patches` are those of 3.19). Draw one against the other (PSNR to the right, MMD on a logarithmic or linear vertical axis), one curve per sampler, the numbers of
-# calls written at the points; add the regression network, the mean of 4 samples and bicubic as single points. Add to the title of the figure or print: the Fréchet distance (`frechet_distance` in the set-up cell) between the patch features of `many_faces`, which the data cell has drawn, and those of one DDIM sample for
+# For DDIM and for the ancestral sampler with $\gamma=0$, and 3, 5, 10, 20 and 50 calls of the network: PSNR of one sample, and the squared MMD of patches to `real_patches` (`some_faces`, `features` and `real_patches` are those of 3.19). Draw one against the other (PSNR on the horizontal axis, MMD on the vertical one, linear), one curve per sampler, the numbers of
+# calls written at the points; add the regression network, the mean of 4 samples and bicubic as single points, and the true faces' MMD as a line. Print, for DDIM with 3, 10 and 50 calls, the spread (`diversity`) of four samples over the error of the regression. Add to the title of the figure or print: the Fréchet distance (`frechet_distance` in the set-up cell) between the patch features of `many_faces`, which the data cell has drawn, and those of one DDIM sample for
 # each of them by 50 calls. The distance falls with the number of images, also between equal laws: these are 1,300, and the number of images belongs beside the distance.
 #
-# *Rubric: 1 point for the figure (axes with units, curves and points named, numbers of calls); 1 point for the right numbers (every point from the same faces and features, and the distance with the number of images beside it).*
+# *Rubric: 1 point for the figure (axes with units, curves and points named, numbers of calls); 1 point for the right numbers (every point from the same faces and features: the PSNR of DDIM falls with the calls, regression and bicubic lie where the cell of 3.19 says; the spreads; the distance with the number of images beside it).*
 
 
 # %% tags=["train"] nbgrader={"grade_id": "p3-steps-figure", "grade": true, "solution": true, "points": 2}
@@ -3128,10 +3196,15 @@ for label, x, mark in (
 ):
     at = float(psnr(x_held, x).mean()), float(kernel_discrepancy(real_patches, features(x)))
     ax.scatter(*at, color="black", marker=mark, label=label, zorder=3)
+ax.axhline(floor, color="gray", ls=":", label="true faces")
 ax.set(xlabel="PSNR, dB", ylabel="squared MMD of patches")
 ax.set_title("What looks real has the lower PSNR, what has the higher PSNR is blurred", fontsize=10)
 ax.legend(fontsize=8)
 fig.tight_layout()
+for S in (3, 10, 50):
+    four = torch.stack([some_faces(face_net, y_held, side, S, ddim_move, s) for s in range(4)])
+    far = diversity(four).square().mean().sqrt() / error
+    print(f"{S} calls: spread of four samples over the error of the regression {far:.2f}")
 many = many_faces.to(DEVICE)
 drawn = some_faces(face_net, low_res(many, FACTOR), side, 50, ddim_move, 10)
 far = frechet_distance(features(many), features(drawn))
@@ -3141,18 +3214,18 @@ print(f"Frechet distance of patch features, {len(many)} faces, 50 calls: {far:.2
 # %% [markdown]
 # ### 3.23 Discussion (4 points, by a person; at most 300 words)
 #
-# 1. Let $\hat x$ be the mean of all faces that fit $y$, and $x'$ a perfect sample. Derive $\mathbb E|x-x'|^2=2\,\mathbb E|x-\hat x|^2$ and, from it, the two numbers of 3.20. How far is your network from them, and what does the sign of the deviation say?
+# 1. Let $x$ be the true face, $\hat x$ the mean of all faces that fit $y$, and $x'$ a perfect sample. Derive $\mathbb E|x-x'|^2=2\,\mathbb E|x-\hat x|^2$ and, from it, the two numbers of 3.20. How far is your network from them, and what does the sign of the deviation say?
 # 2. With few calls the PSNR of DDIM rises and the samples get worse. Explain it by the spread. Why is PSNR then no measure by which to choose between samplers?
 # 3. The small copies of your samples are almost, not exactly, the input, though nothing in the sampler enforces it. Where does the agreement come from, and where the rest? Name one change to the sampler that makes it exact, and what it costs.
 # 4. Could someone use your network to identify a person from a small photograph? Answer with what the four samples of one face show.
 #
 # *Rubric: one point for each question. 1: the cross term vanishes because $x$ and $x'$ are independent given $y$ and have one mean; both numbers; own values compared. 2: collapse of the variance towards the mean is named and read off the own numbers. 3: it is learned from the condition; error of the network and of the levels; a
-# projection such as adding the enlarged difference, with its cost (artefacts, or the law is left). 4: the details are invented, and differ between samples, with an example from the own figure.*
+# projection such as adding the difference with every pixel repeated 4 x 4 times, with its cost (blocks, or the law is left). 4: the details are invented, and differ between samples, with an example from the own figure.*
 
 # %% [markdown] nbgrader={"grade_id": "p3-discussion", "grade": true, "solution": true, "points": 4}
 # *Reference answer.* (1) Given $y$, $x$ and $x'$ are independent with the mean $\hat x$, so in $x-x'=(x-\hat x)-(x'-\hat x)$ the cross term has mean 0 and both squares have the same mean: twice the error of $\hat x$, 3.01 dB. With $k$ samples the second square is divided by $k$: $1+1/4$ against 2, 2.04 dB. A network
 # below 3.01 dB distance has too little spread, one above it adds errors of its own, here 1.7 times the posterior's variance (the spread is 1.6 times the error of the regression), and the mean of four wins more than 2.04 dB (3.6). (2) A coarse walk in $\lambda$ replaces $\hat x_0$ of many levels by that of a few; each is a conditional mean, so variance is lost, the answer moves towards $\hat x$ and with it the PSNR towards that of the regression; the MMD grows. PSNR rewards the missing variance, so it prefers the worse sampler. (3) In the data every face agrees
-# with its small copy, so the conditional law holds it and the network learns it from its input; what is left is its error, and the noise of the last level. Adding the enlarged difference $y-D(\hat x_0)$ to each answer makes it exact: blocks or ringing may show, and the law is no longer that of the model. (4) No: glasses, strands, teeth and gaze differ between the four samples of one face while all of them fit; what the small face does not hold is invented after the training set.
+# with its small copy, so the conditional law holds it and the network learns it from its input; what is left is its error, and the noise of the last level. Adding the difference $y-D(\hat x_0)$, every pixel repeated 4 x 4 times, makes it exact, if the answer is not cut afterwards (after bicubic enlargement it would not be, since $D$ does not undo it): blocks may show, and the law is no longer that of the model. (4) Not by what the network adds: glasses, strands, teeth and gaze differ between the four samples of one face while all of them fit; what the small face does not hold is invented after the training set. The samples tell no more about the person than $y$ does; but $y$ itself may tell a few known candidates apart, with the network or without.
 
 # %% [markdown]
 # # Problem 4: flow matching (15 points)

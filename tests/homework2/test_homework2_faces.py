@@ -129,11 +129,11 @@ def blurred(space):
         oracle.guess = guess
 
 
-def test_a_blurred_face_earns_the_point_for_its_error_only(blurred):
-    """No gain by averaging and no spread; at most its error and its small copy count."""
+def test_a_blurred_face_earns_nothing(blurred):
+    """No gain by averaging and no spread, and its error is the regression's: it is no sample."""
     assert math.isclose(blurred.one, blurred.regression, abs_tol=0.05)
     assert abs(blurred.gain) < 0.05 and blurred.spread < 0.05
-    assert oracle.points_of(blurred) <= 2
+    assert oracle.points_of(blurred) == 0
 
 
 def test_limits_hold_theory_and_exclude_what_is_useless(blurred):
@@ -145,7 +145,8 @@ def test_limits_hold_theory_and_exclude_what_is_useless(blurred):
         {"spread": math.nan},
     ):
         assert oracle.points_of(right._replace(**change)) == 3, change
-    for one in (right.regression + 0.2, right.simple, right.simple + 0.4, math.nan):
+    top, low = right.regression, right.simple
+    for one in (top + 0.2, top - 0.9, low, low + 0.4, math.nan):
         assert oracle.points_of(right._replace(one=one)) == 0
 
 
