@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from publish.secrets import HIDDEN, ORACLE, SOLUTION, Secret, rows
+from publish.secrets import HIDDEN, ORACLE, SOLUTION, Secret, lines_of, rows
 
 WINDOW = {HIDDEN: 2, ORACLE: 2, SOLUTION: 3}  # so many lines one after the other are a leak
 ASSERTION = ("assert ", "check_", "torch.testing.")  # one such line of a hidden test is a leak
@@ -45,7 +45,7 @@ def find_leaks(folder: Path, secrets: Sequence[Secret], open_texts: Iterable[str
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
         for text, is_cell in texts_of(path):
-            for lines in _windows(rows(text)):
+            for lines in _ways(text):
                 if secret := index.get(lines):
                     shown = is_cell and name.startswith(("lectures/", "seminars/"))
                     leak = Leak(secret, name, lines, shown and secret.kind == SOLUTION)
@@ -57,16 +57,22 @@ def make_index(secrets: Sequence[Secret], open_texts: Iterable[str]) -> Index:
     """Every window of lines that gives a secret away."""
     known: dict[int, set] = defaultdict(set)
     for text in open_texts:
-        for lines in _windows(rows(text)):
+        for lines in _ways(text):
             known[len(lines)].add(lines)
     index: Index = {}
     for secret in secrets:
         size = WINDOW[secret.kind]
-        for lines in _windows(secret.rows):
+        for lines in (*_windows(secret.rows), *_windows(secret.lines)):
             one = len(lines) == 1 and secret.kind == HIDDEN and lines[0].startswith(ASSERTION)
             if (one or len(lines) == size) and lines not in known[len(lines)]:
                 index.setdefault(lines, secret)
     return index
+
+
+def _ways(text: str) -> Iterator[tuple[str, ...]]:
+    """Pieces of a text: as syntax, and line by line."""
+    yield from _windows(rows(text))
+    yield from _windows(lines_of(text))
 
 
 def _windows(found: Sequence[str]) -> Iterator[tuple[str, ...]]:

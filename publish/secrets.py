@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
+import html
 import io
 import re
 import tokenize
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,15 +21,24 @@ from publish.task import BEGIN, END
 
 HIDDEN, ORACLE, SOLUTION = "hidden test", "oracle", "solution"
 _DULL = re.compile(r"(from .* )?import .*|[\W_]*|(else|try|finally):|(pass|return|continue|break)")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# what stands before a line that is quoted, listed or in a traceback
+_BEFORE = re.compile(r"\s*((>>>|\.\.\.|>|[-*+]|-{2,}>|\|)(\s+|$))*(\d+\s+)?")
+_LONGEST = 1_000  # a longer line is no program: a picture, a film
 
 
 @dataclass(frozen=True)
 class Secret:
-    """One body: its kind, where it stands, and its lines without layout and comments."""
+    """One body: its kind, where it stands, its lines as syntax, and one by one as written."""
 
     kind: str
     home: str
     rows: tuple[str, ...]
+    lines: tuple[str, ...] = ()
+
+
+def _secret(kind: str, home: str, text: str) -> Secret:
+    return Secret(kind, home, tuple(rows(text)), tuple(lines_of(text)))
 
 
 def secrets(course: Course, items: Iterable[Item]) -> list[Secret]:
@@ -37,7 +50,7 @@ def secrets(course: Course, items: Iterable[Item]) -> list[Secret]:
             folder = course.root / item.source.parent
             for path in sorted([*folder.glob("oracles.py"), *folder.glob("oracles/*.py")]):
                 home = path.relative_to(course.root).as_posix()
-                found.append(Secret(ORACLE, home, tuple(rows(path.read_text("utf-8")))))
+                found.append(_secret(ORACLE, home, path.read_text("utf-8")))
     return [secret for secret in found if secret.rows]
 
 
@@ -49,9 +62,9 @@ def _of_master(course: Course, item: Item) -> Iterator[Secret]:
         home = f"{item.name}, {cell.grade_id or ':'.join(map(str, cell.home))}"
         hidden = hidden_lines(cell)
         lines = cell.source.split("\n")
-        yield Secret(HIDDEN, home, tuple(rows("\n".join(lines[n - 1] for n in sorted(hidden)))))
+        yield _secret(HIDDEN, home, "\n".join(lines[n - 1] for n in sorted(hidden)))
         for body in _solutions(cell):
-            yield Secret(SOLUTION, home, tuple(rows(body)))
+            yield _secret(SOLUTION, home, body)
 
 
 def _solutions(cell: Cell) -> Iterator[str]:
@@ -69,10 +82,20 @@ def _solutions(cell: Cell) -> Iterator[str]:
 
 def rows(text: str) -> list[str]:
     """Lines that say something, as Python writes them itself where the text is code, without
-    comments and docstrings; else without blanks around them. Imports and bare keywords say nothing.
+    comments and docstrings; else as `lines_of`. Imports and bare keywords say nothing.
     """
     made = _as_syntax(text)
-    lines = made.split("\n") if made is not None else map(_bare, text.split("\n"))
+    return lines_of(text) if made is None else _telling(made.split("\n"))
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines that say something, each by itself as Python writes it, or as it stands: a piece of a
+    program in prose, in a quotation, in a traceback is not parsed as a whole.
+    """
+    return _telling(map(_bare, text.split("\n")))
+
+
+def _telling(lines: Iterable[str]) -> list[str]:
     return [line for line in (x.strip() for x in lines) if not _DULL.fullmatch(line)]
 
 
@@ -81,7 +104,8 @@ def _as_syntax(text: str) -> str | None:
     lines = [x for x in text.split("\n") if x.strip()]
     indent = min((len(x) - len(x.lstrip()) for x in lines), default=0)
     try:
-        tree = ast.parse("\n".join(x[indent:] for x in lines))
+        with warnings.catch_warnings(action="ignore"):  # of TeX that is read as Python
+            tree = ast.parse("\n".join(x[indent:] for x in lines))
     except (SyntaxError, ValueError):
         return None
     for node in ast.walk(tree):
@@ -95,11 +119,20 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
+@functools.lru_cache(maxsize=100_000)
 def _bare(line: str) -> str:
-    """A line without its comment."""
-    try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(line.strip()).readline))
-    except (tokenize.TokenError, IndentationError, SyntaxError):
-        return line
-    comment = next((t.start[1] for t in tokens if t.type == tokenize.COMMENT), None)
-    return line.strip()[:comment]
+    """A line of a program without comment, layout and what a page puts before it."""
+    if len(line) > _LONGEST:
+        return ""
+    line = html.unescape(_COLOUR.sub("", line))
+    line = _without_comment(line[_BEFORE.match(line).end() :].strip())
+    made = _as_syntax(f"{line} pass") if line.endswith(":") else _as_syntax(line)
+    return line if made is None else made.split("\n")[0]
+
+
+def _without_comment(line: str) -> str:
+    with contextlib.suppress(tokenize.TokenError, SyntaxError):  # a line may end within a call
+        for token in tokenize.generate_tokens(io.StringIO(line).readline):
+            if token.type == tokenize.COMMENT:
+                return line[: token.start[1]].rstrip()
+    return line

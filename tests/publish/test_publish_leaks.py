@@ -81,6 +81,7 @@ def test_secrets_hold_what_is_said_and_nothing_else(known):
         ('def f():\n    """Doc."""\n    return  2', ["def f():", "return 2"]),
         ("    y = ( 1 +\n      2)", ["y = 1 + 2"]),
         ("for:\n    z = 3  # why", ["for:", "z = 3"]),
+        ("> z = f(3,  # why\n> ...   4)", ["z = f(3,", "4)"]),
         ("from a import b\nimport c\npass\n)", []),
     ],
 )

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
 import subprocess
@@ -116,6 +117,36 @@ def test_a_planted_leak_is_found(all_secrets, tmp_path, kind, place):
         (tmp_path / place).write_text(PLACES[place](planted))
         found = find_leaks(tmp_path, all_secrets, [])
         assert found and not any(leak.shown for leak in found), (secret.home, planted)
+
+
+DRESSED = {
+    "as written": lambda lines: lines,
+    "quoted": lambda lines: [f"> {line}" for line in lines],
+    "in a traceback": lambda lines: [f"\x1b[1;32m---> {k} {x}" for k, x in enumerate(lines, 11)],
+    "in HTML": lambda lines: [html.escape(line) for line in lines],
+}
+
+
+@pytest.mark.parametrize("dress", DRESSED)
+@pytest.mark.parametrize("mark", ["HIDDEN TESTS", "SOLUTION"])
+def test_a_leak_in_the_words_of_the_master_is_found(all_secrets, tmp_path, mark, dress):
+    """Oracle: the master's text, cut by a regular expression: quotes, brackets and breaks of lines
+    as the author wrote them, not as Python prints them; the first and last lines of each body.
+    """
+    size = {"HIDDEN TESTS": 2, "SOLUTION": 3}[mark]
+    tried = 0
+    for homework in ("homework1", "homework2"):
+        text = (ROOT / homework / f"{homework}.py").read_text("utf-8")
+        for body in re.findall(rf"### BEGIN {mark}\n(.*?)### END", text, re.S)[::3]:
+            lines = [x for x in body.split("\n") if re.search(r"\w", x)]
+            lines = [x for x in lines if not re.match(r"\s*(#|from |import |else:|try:)", x)]
+            if len(lines) < size or '"""' in body:
+                continue
+            for part in (lines[:size], lines[-size:]):
+                (tmp_path / "x.md").write_text("So:\n\n" + "\n".join(DRESSED[dress](part)))
+                assert find_leaks(tmp_path, all_secrets, []), part
+                tried += 1
+    assert tried >= 8
 
 
 def test_one_assertion_is_a_leak_and_open_lines_are_none(all_secrets, tmp_path):
