@@ -73,8 +73,10 @@ def handin_tests(notebook: Mapping) -> list[str]:
         return []
     print(f"running {len(tests)} visible tests in a fresh state, about a minute ...", flush=True)
     told, done = _handin_run(cells)
-    good, empty, lines = 0, [], []
+    good, points, empty, lines = 0, 0.0, [], []
     for name, error, value in told:
+        if name in tests and not error:
+            points += tests[name] if value is None else value
         if name in tests and not error and value in (None, tests[name]):
             good += 1
         elif error.startswith("NotImplementedError"):
@@ -86,7 +88,8 @@ def handin_tests(notebook: Mapping) -> list[str]:
     lines += [f"  not written yet, so not passed: {', '.join(empty)}"] if empty else []
     left = len(tests) - sum(name in tests for name, _, _ in told)
     lines += [f"  {left} tests did not run: {done}"] if left else []
-    return [f"visible tests in a fresh state: {good} of {len(tests)} pass", *lines]
+    earned = f"{points:g} of {sum(tests.values()):g} visible points"
+    return [f"visible tests in a fresh state: {good} of {len(tests)} pass, {earned}", *lines]
 
 
 def _handin_run(cells: list[tuple[str, str, int]]) -> tuple[list, str]:

@@ -168,7 +168,7 @@ def test_visible_tests_run_in_a_fresh_state(folder, capsys):
     (folder / "hw.ipynb").write_text(json.dumps(notebook(*MIXED)))
     pack_submission("hw", {})
     said = capsys.readouterr().out
-    assert "visible tests in a fresh state: 2 of 6 pass" in said
+    assert "visible tests in a fresh state: 2 of 6 pass, 4.5 of 8 visible points" in said
     for line in (
         "  two-test: NameError: name 'left_over' is not defined",
         "  not written yet, so not passed: three-test",
@@ -189,5 +189,5 @@ def test_a_fresh_state_that_ends_early_is_told(folder, capsys, monkeypatch):
         monkeypatch.setattr("dgm.handin_fresh.HANDIN_SECONDS", 2)
         cells = [first, answer("one", stop), visible("second", "assert True")]
         lines = handin_tests(notebook(*cells))
-        assert lines[0] == "visible tests in a fresh state: 1 of 2 pass"
+        assert lines[0] == "visible tests in a fresh state: 1 of 2 pass, 1 of 2 visible points"
         assert lines[-1].startswith("  1 tests did not run") and word in lines[-1]
