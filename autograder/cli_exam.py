@@ -29,6 +29,9 @@ def _add_draw(exam: typer.Typer, run: Callable[..., None]) -> None:
             datetime | None, typer.Option(help="When the first student gets the ticket.")
         ] = None,
         minutes: Annotated[float, typer.Option(help="For each student's answers.")] = 20.0,
+        until: Annotated[
+            str, typer.Option(help="Hour such as 18:00: later answers come on the next day.")
+        ] = "",
     ) -> None:
         """Draw a ticket for each student: questions of different topics, each question once before
         any is drawn again.
@@ -37,7 +40,7 @@ def _add_draw(exam: typer.Typer, run: Callable[..., None]) -> None:
         which goes back by `autograder course --exam`. Students added at the end of the list change
         nobody else's ticket.
         """
-        run("commands_exam.draw_tickets", seed, students, start, minutes)
+        run("commands_exam.draw_tickets", seed, students, start, minutes, until)
 
 
 def _add_questions(exam: typer.Typer, run: Callable[..., None]) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from autograder.errors import CourseError
 
+_RULES = (
+    "A ticket holds questions of this list, of different topics. The number in brackets is the",
+    "point of the programme: the section of the lecture with that number teaches it.",
+)
 _FIELDS = {"id": str, "point": str, "text": str, "answer": list, "follow_ups": list}
 
 
@@ -80,14 +86,19 @@ def _wrong(path: Path, name: str, came: str) -> CourseError:
     return CourseError(expected, came, "mend that entry")
 
 
-def public_list(bank: Iterable[Question]) -> str:
-    """The questions without answers, as Markdown: what students may learn from."""
-    lines = ["# Questions of the oral exam", ""]
+def titles_of(course: Path) -> dict[str, str]:
+    """The topics' titles by their slugs, from course.yml."""
+    data = yaml.safe_load((course / "course.yml").read_text(encoding="utf-8")) or {}
+    return {t["slug"]: f"{t['id']} {t['title']}" for t in data.get("topics", [])}
+
+
+def public_list(bank: Iterable[Question], titles: Mapping[str, str]) -> str:
+    """The questions without answers, as Markdown: what students may learn from. titles: by slug."""
+    lines = ["# Questions of the oral exam", "", *_RULES]
     topic = ""
     for question in bank:
         if question.slug != topic:
             topic = question.slug
-            title = topic.split("_", 1)[1].replace("_", " ")
-            lines += [f"## {question.topic} {title}", ""]
+            lines += ["", f"## {titles.get(topic, topic)}", ""]
         lines += [f"- **{question.id}** ({question.point}) {question.text}"]
     return "\n".join(lines) + "\n"

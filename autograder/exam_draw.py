@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from autograder.errors import CourseError
 from autograder.exam_bank import Question
@@ -87,15 +87,34 @@ def _sizes(bank: Sequence[Question]) -> list[int]:
 
 
 def schedule(
-    tickets: Sequence[Ticket], start: datetime, preparation: float, minutes: float
+    tickets: Sequence[Ticket],
+    start: datetime,
+    preparation: float,
+    minutes: float,
+    until: str = "",
 ) -> list[Slot]:
     """One student after the other; the first one prepares from `start` on.
 
-    preparation, minutes: how long each prepares and answers, in minutes.
+    preparation, minutes: how long each prepares and answers, in minutes; until: such as 18:00, who
+    would answer later comes on the next day, from the hour of `start` on.
     """
     if minutes <= 0:
         raise CourseError("minutes for an answer above 0", f"{minutes:g} came", "give --minutes")
     ready = timedelta(minutes=preparation)
     each = timedelta(minutes=minutes)
-    first = [start + k * each for k in range(len(tickets))]
+    a_day = _in_a_day(start + ready, each, until) if until else len(tickets) or 1
+    days = [divmod(k, a_day) for k in range(len(tickets))]
+    first = [start + timedelta(days=day) + place * each for day, place in days]
     return [Slot(ticket, at, at + ready) for ticket, at in zip(tickets, first)]
+
+
+def _in_a_day(first: datetime, each: timedelta, until: str) -> int:
+    """How many answers, the first at `first`, end by the hour `until`."""
+    try:
+        end = datetime.combine(first.date(), time.fromisoformat(until))
+    except ValueError:
+        raise CourseError("an hour such as 18:00", f"{until!r} came", "mend --until") from None
+    if (count := (end - first) // each) < 1:
+        came = f"the first answer would end at {first + each:%H:%M}, after {until}"
+        raise CourseError("time for one student at least", came, "mend --start or --until")
+    return count

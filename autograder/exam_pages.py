@@ -16,7 +16,9 @@ from autograder.pages import page
 
 _STYLE = """<style>.sheet { min-height: 20rem } .ask { margin: 1.2rem 0 }
 .box { border: 2px solid #1b1b1b; width: 9rem; height: 2.6rem; padding: .2rem .5rem }
-@media print { .sheet { break-after: page } body { margin: 0; max-width: none } }
+@media print { h1 { display: none } h2 { margin-top: 0 } body { margin: 0; max-width: none }
+.sheet { break-after: page } .sheet:last-child { break-after: auto }
+.whole { font-size: .8rem; line-height: 1.35 } .whole .box { height: 1.6rem } }
 </style>"""
 _TICKET = (
     _STYLE
@@ -30,7 +32,7 @@ question is marked on its own; the exam mark is their mean.</p>
 )
 _EXAMINER = (
     _STYLE
-    + """{% for t in tickets %}<section class="sheet"><h2>Ticket {{ t.number }}:
+    + """{% for t in tickets %}<section class="sheet whole"><h2>Ticket {{ t.number }}:
 {{ t.student.name }} <small>{{ t.student.id }}</small></h2>
 {% for q in t.questions %}<div class="ask"><b>Question {{ loop.index }}</b> ({{ q.id }},
 {{ q.lecture }})<br>{{ math(q.text) }}
@@ -52,6 +54,13 @@ _SCHEDULE = (
 _LETTER = re.compile(r'<mi mathvariant="(double-struck|script)">([A-Z])</mi>')
 
 
+# names of functions, which MathML sets close to what they are applied to
+_NAME = re.compile(
+    r"(</m(?:i|n|sub|sup)>)?<mi>(log|exp|tr|ln|sin|cos|arg)</mi>"
+    r'(?!<mo stretchy="false">&#x00028;)'
+)
+
+
 def _letter(found: re.Match[str]) -> str:
     kind, letter = found[1].upper(), found[2]
     for name in (f"MATHEMATICAL {kind} CAPITAL {letter}", f"{kind} CAPITAL {letter}"):
@@ -62,11 +71,16 @@ def _letter(found: re.Match[str]) -> str:
     return found[0]
 
 
+def _apart(found: re.Match[str]) -> str:
+    thin, before = '<mspace width="0.167em"></mspace>', found[1] or ""
+    return f"{before}<mrow>{thin if before else ''}<mi>{found[2]}</mi>{thin}</mrow>"
+
+
 def math(text: str) -> Markup:
     """Text, escaped, with MathML for what stands between dollar signs: no script is needed."""
     parts = re.split(r"\$([^$]*)\$", text)
     shown = [
-        Markup(_LETTER.sub(_letter, convert(p))) if k % 2 else escape(p)
+        Markup(_NAME.sub(_apart, _LETTER.sub(_letter, convert(p)))) if k % 2 else escape(p)
         for k, p in enumerate(parts)
     ]
     return Markup("").join(shown)

@@ -13,7 +13,7 @@ import yaml
 from autograder.commands_exam import draw_tickets, list_questions
 from autograder.context import make_context
 from autograder.errors import CourseError
-from autograder.exam_bank import Question, public_list, read_bank
+from autograder.exam_bank import Question, public_list, read_bank, titles_of
 from autograder.exam_draw import draw, schedule
 from autograder.exam_marks import read_exam
 from autograder.exam_pages import examiner_page, math, schedule_page, tickets_page
@@ -65,6 +65,7 @@ def test_every_formula_is_shown(bank):
         for text in (question.text, *question.answer, *question.follow_ups):
             shown = math(text)
             assert "\\" not in shown and "$" not in shown and "merror" not in shown, text
+            assert r"\\" not in text, text  # a break of the line: in TOML written twice by mistake
         for text in question.answer:
             assert set(re.findall(r"mathvariant=\"(.+?)\"", math(text))) <= {"normal"}
     assert (
@@ -72,6 +73,7 @@ def test_every_formula_is_shown(bank):
         and "ℒ" in math(r"$\mathcal L$")
         and "𝒩" in math(r"$\mathcal N$")
     )
+    assert "log</mi><mspace" in math(r"$\log p$") and "mspace" not in math(r"$\log(p)$")
     assert math("a < b & $x_1$").startswith("a &lt; b &amp; <math")
 
 
@@ -121,6 +123,22 @@ def test_schedule_gives_time_to_prepare(bank):
         schedule([], datetime(2027, 5, 24), 15, 0)
 
 
+def test_a_schedule_goes_on_the_next_day(bank):
+    """Oracle: by hand. From 10:15 three answers of 20 minutes end by 11:20, a fourth does not."""
+    tickets = draw(bank, PEOPLE[:7], 2, "s")
+    slots = schedule(tickets, datetime(2027, 5, 31, 10), 15, 20, "11:20")
+    told = [s.answers.strftime("%m-%d %H:%M") for s in slots]
+    first, second = (
+        [f"{day} {hour}" for hour in ("10:15", "10:35", "10:55")] for day in ("05-31", "06-01")
+    )
+    assert told == [*first, *second, "06-02 10:15"]
+    assert all(s.answers - s.prepares == timedelta(minutes=15) for s in slots)
+    assert len(schedule(tickets, datetime(2027, 5, 31, 10), 15, 20, "10:35")) == 7
+    for until, said in (("10:34", "one student at least"), ("six", "such as 18:00")):
+        with pytest.raises(CourseError, match=said):
+            schedule(tickets, datetime(2027, 5, 31, 10), 15, 20, until)
+
+
 def test_students_see_questions_and_no_answers(bank):
     """Oracle: every text of the bank, searched in what students get and in what examiners get."""
     hostile = Student("eve", "<script>alert(1)</script>")
@@ -133,7 +151,11 @@ def test_students_see_questions_and_no_answers(bank):
             assert math(text) in whole
         assert not any(math(a) in seen for a in question.answer)
     assert "<script>" not in seen + whole and "15 minutes" in seen
-    listed = public_list(bank)
+    titles = titles_of(ROOT)
+    listed = public_list(bank, titles)
+    assert (ROOT / "exam/questions.md").read_text("utf-8") == listed  # what goes out is this list
+    assert re.findall("^## (.*)$", listed, re.M) == list(titles.values())
+    assert listed.count("\n\n## ") == 10 and "## 4 Variational autoencoders" in listed
     assert all(q.text in listed for q in bank)
     assert not any(a in listed for q in bank for a in (*q.answer, *q.follow_ups))
 
@@ -168,8 +190,9 @@ def test_marks_come_back(tmp_path, monkeypatch, root):
     people = tmp_path / "students.csv"
     people.write_text("student_id,last_name\nada,Lovelace\nmax,=Planck\n")
     context = make_context(tmp_path / "class")
-    draw_tickets("s", people, datetime(2027, 5, 24, 10), 20, context)
+    draw_tickets("s", people, datetime(2027, 5, 24, 10), 20, context=context)
     folder = tmp_path / "class/exam"
+    draw_tickets("s", people, datetime(2027, 5, 24, 10), 20, context=context)  # no marks yet
     names = {"tickets.html", "examiner.html", "marks.csv", "schedule.html", "schedule.csv"}
     assert {p.name for p in folder.iterdir()} == names
     table = read_table(folder / "marks.csv")
@@ -180,9 +203,16 @@ def test_marks_come_back(tmp_path, monkeypatch, root):
     write_table(tmp_path / "filled.csv", [table.columns, *rows])
     roster = Roster([Student("ada"), Student("max")])
     assert read_exam(tmp_path / "filled.csv", roster, 2) == {"ada": 80.5}
-    with pytest.raises(CourseError, match="may hold marks"):
+    assert all(p.stat().st_mode & 0o077 == 0 for p in folder.iterdir())
+    write_table(folder / "marks.csv", [table.columns, *rows])
+    with pytest.raises(CourseError, match="holds marks"):
         draw_tickets("s", people, context=context)
     with pytest.raises(CourseError, match="does not exist"):
         draw_tickets("s", tmp_path / "none.csv", context=replace(context))
-    list_questions(tmp_path / "list.md", context)
-    assert (tmp_path / "list.md").read_text().startswith("# Questions")
+
+
+def test_the_list_of_questions_is_written(tmp_path, monkeypatch):
+    """Oracle: the committed list."""
+    monkeypatch.chdir(ROOT)
+    list_questions(tmp_path / "list.md", make_context(tmp_path / "class"))
+    assert (tmp_path / "list.md").read_bytes() == (ROOT / "exam/questions.md").read_bytes()
