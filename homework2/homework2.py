@@ -3648,6 +3648,9 @@ def check_p4_field() -> None:
         },
         look="s^2 is the variance of (1 - t) x0 + c t (1 - t) z; the rate is the derivative of log s",
     )
+    single = exact_field(x.float(), t.float(), data.float(), c)
+    check_close("exact_field in float32", single, field().float(), rtol=1e-3, atol=1e-3)
+    check_type("exact_field in float32", single, x.float())
     far, late = 1e3 * x, torch.full_like(t, 1 - 1e-9)
     value = exact_field(far, late, data, c)
     check_that(

@@ -86,6 +86,57 @@ def test_toy_networks_are_what_the_oracles_take_them_for(space):
     torch.testing.assert_close(got, torch.tensor(want).double())
 
 
+@pytest.mark.parametrize(
+    ("task", "old", "new"),
+    [
+        ("p2-annealed", "x = x + step * model", "x += step * model"),
+        ("p4-solve", "half = x + h / 2 * field", "half = x; half += h / 2 * field"),
+    ],
+)
+def test_a_function_that_writes_into_its_input_is_told_so(space, task, old, new):
+    """The message names the argument and the slip, not numbers that the slip has spoilt."""
+    here, change = dict(space), {"name": "", "task": task, "old": old, "new": new}
+    exec(master.mutate(CELLS, change), here)
+    error = master.run_tests(CELLS, here, {f"{task}-test"})[f"{task}-test"]
+    assert f"{here[task_name(task)].__name__}: argument 2 was changed in place" in error
+
+
+def task_name(task: str) -> str:
+    """Name of the function that the task asks for."""
+    (test,) = [c for c in CELLS if c.grade_id == f"{task}-test"]
+    return test.course["tests"][0]
+
+
+def test_untouched_hands_back_the_value_and_lets_others_pass(space):
+    """Arguments that are no tensors, a new tensor, and one that is only looked at."""
+    x = torch.ones(2)
+    assert space["untouched"]("f", lambda f, v, n: f(v) + n, torch.exp, x, 1).sum() > 6
+    with pytest.raises(AssertionError, match="argument 1"):
+        space["untouched"]("f", torch.Tensor.exp_, x)
+
+
+@pytest.mark.parametrize(
+    ("t", "came"),
+    [(0.5, "a float"), (torch.tensor(0.5), "shape ()"), (torch.ones(3, 1), "shape (3, 1)")],
+)
+def test_a_network_says_what_time_it_wants(space, t, came):
+    """Kills: an index error from inside the set-up cell."""
+    net = space["ToyNet"](torch.ones(4, 2), torch.ones(4), torch.ones(2, 4), torch.ones(()))
+    with pytest.raises(AssertionError, match=r"shape \(3,\), got") as caught:
+        net(torch.ones(3, 2), t)
+    assert came in str(caught.value)
+    assert net(torch.ones(3, 2), torch.ones(3)).shape == (3, 2)
+
+
+def test_toy_network_treats_two_axes_row_by_row(space):
+    """Images of the hidden test of 4.2: each row by itself, with its time."""
+    rng = torch.Generator().manual_seed(11)
+    w, bias, out, x = (torch.randn(*s, generator=rng) for s in [(4, 3), (4,), (3, 4), (2, 5, 3)])
+    net, t = space["ToyNet"](w, bias, out, torch.tensor(0.5)), torch.tensor([0.2, 0.9])
+    rows = torch.stack([net(x[:, r], t, x[:, r]) for r in range(5)], dim=1)
+    torch.testing.assert_close(net(x, t, x), rows)
+
+
 def test_reference_weights_earn_every_point(space, monkeypatch):
     """All three scored tasks of the plane."""
     monkeypatch.chdir(WEIGHTS)
