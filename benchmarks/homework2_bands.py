@@ -1,9 +1,9 @@
-"""The scores of problem 3 over several runs: python benchmarks/homework2_bands.py FOLDER ...
+"""The scores of problem 3 over several runs: python benchmarks/homework2_bands.py [N] FOLDER ...
 
 A folder holds the homework2_sr_toy.safetensors (and, where it was trained, the
 homework2_regression_toy.safetensors) of one run of the notebook with another SEED. Every run is
-scored on the same draws of 32 toy faces, and the realism of 96 samples on one draw, as the grader
-does it: beside the regression network in homework2/verify/weights.
+scored on the same N draws (3) of 32 toy faces, and the realism of 96 samples on one draw, as the
+grader does it: beside the regression network in homework2/verify/weights.
 """
 
 import sys
@@ -15,7 +15,7 @@ from dgm.celeba import held_out_crops, low_res
 from dgm.face_unet import FaceTrunk
 from homework2.oracles import faces, realism
 
-DRAWS, SIZE = 3, 32
+SIZE = 32
 SAMPLER, REGRESSION = "homework2_sr_toy.safetensors", "homework2_regression_toy.safetensors"
 NETS = {name: lambda: FaceTrunk(32, (1, 2), 16) for name in (SAMPLER, REGRESSION)}
 
@@ -34,10 +34,10 @@ def network(folder: Path, file: str) -> FaceTrunk:
         faces.WEIGHTS = kept
 
 
-def report(folder: Path, ours: FaceTrunk) -> None:
+def report(folder: Path, ours: FaceTrunk, draws: int) -> None:
     """Print the scores of one run, a line for each draw."""
     net = network(folder, SAMPLER)
-    for seed in range(DRAWS):
+    for seed in range(draws):
         x, rng = draw(32, seed), torch.Generator().manual_seed(seed)
         got = faces.scores(net, ours, x, low_res(x, 4), rng)
         print(f"{folder.name} draw {seed}: R {got.regression:.2f} dB, below R", end=" ")
@@ -55,5 +55,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     own = network(faces.WEIGHTS, REGRESSION)
-    for name in sys.argv[1:] or [faces.WEIGHTS]:
-        report(Path(name), own)
+    numbers = [int(v) for v in sys.argv[1:] if v.isdigit()] or [3]
+    for name in [v for v in sys.argv[1:] if not v.isdigit()] or [faces.WEIGHTS]:
+        report(Path(name), own, numbers[0])
