@@ -3991,8 +3991,8 @@ fig.tight_layout()
 # model is trained to bring each $x_0$ to where the first one brought it: at best it has the same law at the end, so the error at many
 # steps stays (0.069 before, 0.075 after), and its pairs are ends of paths that do not cross, so that the straight lines between them
 # hardly cross: one step gives what took several before (0.52 before, 0.07 after). The mean squared distance of the pairs does not grow (1.27, 1.26).
-# (c) Between 256 random points of many dimensions all distances are nearly equal: the best assignment is hardly better than any other, so the lines cross as those of
-# independent pairs do. A reflow pairs by the model's own paths, whatever the batch.
+# (c) Between 256 random points of many dimensions all distances are nearly equal: the best assignment is hardly better than any other, so the field is an
+# average over many ends again, as with independent pairs. A reflow pairs by the model's own paths, whatever the batch.
 
 # %% [markdown]
 # ## Hand in
