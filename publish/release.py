@@ -14,19 +14,20 @@ from publish.build import assemble, write_text
 from publish.cells import dumps, notebook_of
 from publish.errors import PublishError
 from publish.leaks import Leak, find_leaks
-from publish.overview import course_table, with_table
 from publish.project import PLACEHOLDER, Course, Item
+from publish.release_pages import rubric, students_readme
 from publish.secrets import SOLUTION, secrets
+from publish.site_pages import notation
 from publish.student import cut_homework, without_hidden_tests
 
 MANIFEST = "manifest.json"
-HOMEWORKS = "<!-- homeworks -->"
 _PAGES = (
     "LICENSE",
+    "LICENSE-TEXT",
     "docs/glossary.md",
+    "docs/reading.md",
     "docs/terms.md",
     "exam/questions.md",
-    "lectures/common/notation.md",
 )
 
 
@@ -62,7 +63,8 @@ def _files(course: Course, items: list[Item], solutions: set[str]) -> Iterator[t
     """Path in the release and content of every file."""
     for name in _PAGES:
         yield name, (course.root / name).read_bytes()
-    yield "README.md", _readme(course, items).encode()
+    yield "lectures/common/notation.md", notation(course).encode()
+    yield "README.md", students_readme(course, items).encode()
     for path in sorted((course.root / "weights").iterdir()):
         if path.suffix == ".safetensors" or path.name == "README.md":
             yield f"weights/{path.name}", path.read_bytes()
@@ -72,7 +74,7 @@ def _files(course: Course, items: list[Item], solutions: set[str]) -> Iterator[t
         yield item.opened.as_posix(), (course.root / item.opened).read_bytes()
         if item.kind == "homework":
             page = item.source.parent / "README.md"
-            yield page.as_posix(), (course.root / page).read_bytes()
+            yield page.as_posix(), rubric(course.root / page).encode()
         if item.name in solutions and item.kind != "lecture":
             yield _solution(course, item)
 
@@ -84,16 +86,6 @@ def _solution(course: Course, item: Item) -> tuple[str, bytes]:
     source, _ = assemble(course, item)
     master = without_hidden_tests(notebook_of(source), source.shown)
     return (item.source.parent / f"{item.name}_solution.ipynb").as_posix(), dumps(master).encode()
-
-
-def _readme(course: Course, items: list[Item]) -> str:
-    text = (course.root / "docs/release_readme.md").read_text("utf-8")
-    links = [
-        f"- [{i.name}]({i.opened.as_posix()}), [rubric and cost]({i.source.parent}/README.md)"
-        for i in items
-        if i.kind == "homework"
-    ]
-    return with_table(text.replace(HOMEWORKS, "\n".join(links)), course_table(course))
 
 
 def _known(items: list[Item], solutions: Iterable[str]) -> set[str]:
@@ -123,7 +115,8 @@ def _must_be_public(course: Course, tag: str) -> str:
         )
     changed = _git(course, "status", "--porcelain")
     if here != there or changed:
-        what = "files were changed" if changed else f"HEAD is {here[:12]}"
+        files = ", ".join(line.split()[-1] for line in changed.splitlines()[:3])
+        what = f"files were changed, such as {files}" if changed else f"HEAD is {here[:12]}"
         raise PublishError(f"this tree is not what {tag} ({there[:12]}) says: {what}")
     return there
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbformat.notebooknode import NotebookNode
 
 from publish.build import write_text
 from publish.cells import dumps
@@ -18,8 +19,16 @@ from publish.leaks import find_leaks
 from publish.project import Course, Item
 from publish.release import open_texts
 from publish.secrets import secrets
+from publish.site_front import CARDS, cards
 from publish.site_notebooks import as_page
-from publish.site_pages import index_page, questions, syllabus, with_links
+from publish.site_pages import (
+    glossary,
+    index_page,
+    notation,
+    questions,
+    syllabus,
+    with_links,
+)
 
 LARGEST = 4_000_000  # bytes of a page with the pictures that only it shows
 PAGES = (
@@ -27,13 +36,15 @@ PAGES = (
     "docs/glossary.md",
     "docs/grading_runs.md",
     "docs/instructors.md",
+    "docs/reading.md",
     "docs/site/setup.md",
     "docs/term.md",
     "docs/terms.md",
     "exam/questions.md",
-    "lectures/common/notation.md",
     "weights/README.md",
 )
+WIDE = ("index.md", "docs/glossary.md", "lectures/common/notation.md", "weights/README.md")
+_PICTURE = re.compile(r'(?<!">)<img [^>]*?src="((?:\.\./)*_images/[^"]+\.png)"[^>]*>')
 _MATHJAX = ("tex-chtml.js", "input/tex", "output/chtml", "a11y", "sre", "ui")
 
 
@@ -52,43 +63,61 @@ def build_site(course: Course, items: list[Item], out: Path) -> list[str]:
         raise PublishError("the site would give away\n  " + "\n  ".join(map(str, leaks)))
     run_sphinx(source, made, out / "trees")
     keep_needed(made / "_static" / "mathjax")
+    open_pictures(made)
     must_be_small(made)
     return names
 
 
 def stage(course: Course, items: list[Item], source: Path) -> list[str]:
     """Write the sources of all pages below `source`; returns their paths."""
-    homeworks = [i for i in items if i.kind == "homework"]
-    texts = {name: (course.root / name).read_text("utf-8") for name in PAGES}
-    texts |= {
-        (r := (i.source.parent / "README.md")).as_posix(): _read(course, r) for i in homeworks
-    }
-    texts["exam/questions.md"] = questions(texts["exam/questions.md"], items)
-    texts["lectures/common/notation.md"] = "# Notation\n\n" + texts["lectures/common/notation.md"]
-    texts["LICENSE.md"] = f"# Licence of the code\n\n```text\n{_read(course, 'LICENSE')}```\n"
-    texts["syllabus.md"] = syllabus(course, items)
-    texts["index.md"] = index_page(course, items, _read(course, "docs/site/index.md"))
+    shutil.copytree(course.root / "docs/site/static", source / "static")
+    shutil.copy(course.root / "docs/site/conf.py", source)
+    pages = {(i.kind, i.name): _page(course, i) for i in items}
+    texts = _texts(course, items)
+    front = index_page(course, items, _read(course, "docs/site/index.md"))
+    texts["index.md"] = front.replace(CARDS, cards(course, pages, source))
     known = {*texts, *(i.opened.as_posix() for i in items)}
     for name, text in texts.items():
-        write_text(source / name, _orphan(name) + with_links(text, name, known))
+        write_text(source / name, _front_matter(name) + with_links(text, name, known))
     for item in items:
-        topic = str(int(item.name[:2])) if item.kind == "lecture" else ""
-        page = as_page(nbformat.read(course.root / item.opened, as_version=4), topic)
+        page = pages[item.kind, item.name]
         for cell in page.cells:
             if cell.cell_type == "markdown":
                 cell.source = with_links(cell.source, item.opened.as_posix(), known)
         write_text(source / item.opened, dumps(page))
-    shutil.copy(course.root / "docs/site/conf.py", source)
-    shutil.copytree(course.root / "docs/site/static", source / "static")
     return sorted(known)
+
+
+def _texts(course: Course, items: list[Item]) -> dict[str, str]:
+    """Pages that are no notebooks, by their paths on the site; the first page is not among them."""
+    texts = {name: _read(course, name) for name in PAGES}
+    for item in (i for i in items if i.kind == "homework"):
+        rubric = item.source.parent / "README.md"
+        texts[rubric.as_posix()] = _read(course, rubric)
+    texts["exam/questions.md"] = questions(texts["exam/questions.md"], items)
+    texts["lectures/common/notation.md"] = notation(course)
+    texts["docs/glossary.md"] = glossary(texts["docs/glossary.md"], items)
+    texts["LICENSE.md"] = f"# Licence of the code\n\n```text\n{_read(course, 'LICENSE')}```\n"
+    texts["LICENSE-TEXT.md"] = f"# Licence of the text\n\n{_read(course, 'LICENSE-TEXT')}"
+    texts["syllabus.md"] = syllabus(course, items)
+    return texts
+
+
+def _page(course: Course, item: Item) -> NotebookNode:
+    topic = str(int(item.name[:2])) if item.kind == "lecture" else ""
+    return as_page(nbformat.read(course.root / item.opened, as_version=4), topic)
 
 
 def _read(course: Course, name: str | Path) -> str:
     return (course.root / name).read_text("utf-8")
 
 
-def _orphan(name: str) -> str:
-    return "---\norphan: true\n---\n" if name == "LICENSE.md" else ""
+def _front_matter(name: str) -> str:
+    """A page outside the tree; pages of one wide table, without a side bar on the right."""
+    said = ["orphan: true"] if name.startswith("LICENSE") else []
+    if name in WIDE:
+        said.append("html_theme.sidebar_secondary.remove: true")
+    return "\n".join(["---", *said, "---", ""]) if said else ""
 
 
 def _leaks(course: Course, items: list[Item], source: Path):
@@ -114,6 +143,14 @@ def keep_needed(folder: Path) -> None:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+
+
+def open_pictures(made: Path) -> None:
+    """Every figure leads to itself alone, whole: wide ones are small on a phone."""
+    for page in sorted(p for p in made.rglob("*.html") if "_static" not in p.parts):
+        text = page.read_text("utf-8")
+        linked = _PICTURE.sub(lambda m: f'<a class="whole" href="{m[1]}">{m[0]}</a>', text)
+        write_text(page, linked)
 
 
 def page_sizes(made: Path) -> dict[str, int]:

@@ -9,18 +9,36 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from publish.fill import badge
 from publish.overview import course_table, with_table
 from publish.project import Course, Item
 from publish.site_notebooks import outside_code, target, without_badge
 
 TREES = "<!-- contents -->"
+HOMEWORKS = "<!-- homeworks -->"
 _LINK = re.compile(r"(!?)\[([^\]\n]*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def index_page(course: Course, items: list[Item], template: str) -> str:
-    """The first page: the template with the table of topics and the contents of the whole site."""
+    """The first page: the template with the tables of topics and homeworks and all contents."""
     table = without_badge(course_table(course))
-    return with_table(template, table).replace(TREES, contents(course, items))
+    text = template.replace(HOMEWORKS, without_badge(homework_table(course, items)))
+    return with_table(text, table).replace(TREES, contents(course, items))
+
+
+def homework_table(course: Course, items: list[Item]) -> str:
+    """One row for each homework: what it is about, notebook and badge, rubric, when it is due."""
+    data = yaml.safe_load((course.root / "course.yml").read_text("utf-8")).get("homeworks", {})
+    rows = ["| homework | | | due |", "|---|---|---|---|"]
+    for item in (i for i in items if i.kind == "homework"):
+        path, about = item.opened.as_posix(), data.get(item.name, {})
+        due = f"{about['deadline']:%d %B %Y, %H:%M %Z}" if "deadline" in about else ""
+        rows.append(
+            f"| {about.get('title', item.name)} | [{item.name}]({path}) "
+            f"{badge(course.address, path)} | [rubric and cost]({item.source.parent}/README.md) "
+            f"| {due} |"
+        )
+    return "\n".join(rows)
 
 
 def contents(course: Course, items: list[Item]) -> str:
@@ -32,7 +50,7 @@ def contents(course: Course, items: list[Item]) -> str:
         for row in (page, f"Rubric and cost <{PurePosixPath(page).parent}/README>")
     ]
     trees = {
-        "Course": ["syllabus.md", "docs/site/setup.md", "exam/questions.md"],
+        "Course": ["syllabus.md", "docs/site/setup.md", "docs/reading.md", "exam/questions.md"],
         "Lectures": pages["lecture"],
         "Seminars": pages["seminar"],
         "Homework": homework,
@@ -64,7 +82,7 @@ def syllabus(course: Course, items: list[Item]) -> str:
         parts.append(f"## {topic['id']} {topic['title']}\n\n{_hours(hours)} {_where(topic, built)}")
         linked = ("lecture", topic["slug"]) in built
         parts.append("\n".join(_point(*p, linked) for p in topic["points"].items()))
-    return "\n\n".join([*parts, _marking(data)]) + "\n"
+    return "\n\n".join([*parts, f"## How the course is marked\n\n{marking(data)}"]) + "\n"
 
 
 def _hours(hours: dict) -> str:
@@ -84,25 +102,47 @@ def _point(number: str, text: str, linked: bool) -> str:
     return f"- [{shown}](#{target(number)})" if linked else f"- {shown}"
 
 
-def _marking(data: dict) -> str:
+def marking(data: dict) -> str:
+    """How the course is marked, in words; data: course.yml."""
     rule = data["assessment"]
     late, exam, least = rule["late"], rule["exam"], rule["attendance_required"]
     shares = ", ".join(f"{name} {share:.0%}" for name, share in rule["weights"].items())
     letters = ", ".join(f"{k} from {v} %" for k, v in rule["letters"].items())
     works = data["homeworks"].items()
-    due = [f"- {name}: {w['title']}, due {w['deadline']:%d %B %Y, %H:%M}" for name, w in works]
+    due = [f"- {name}: {w['title']}, due {w['deadline']:%d %B %Y, %H:%M %Z}" for name, w in works]
     return "\n\n".join(
         [
-            "## How the course is marked",
             f"{shares}; letters by the unrounded percentage: {letters}, F below. Without "
             f"{least:.0%} of the classes there is no letter.",
             "\n".join(due),
             f"Late work: {late['grace_hours']} hours are free, then {late['per_day']:.0%} of the "
             f"points a started day, at most {late['at_most']:.0%}. The last attempt counts.",
             f"Exam: {exam['questions']} questions from [the list](exam/questions.md), "
-            f"{exam['preparation_minutes']} minutes to prepare.",
+            f"{exam['preparation_minutes']} minutes to prepare, one two-sided A4 sheet of your own "
+            "notes. Each question is marked on its own; the mark of the exam is their mean.",
         ]
     )
+
+
+def glossary(text: str, items: list[Item]) -> str:
+    """The glossary, its points linked to the sections of built lectures."""
+    taught = {str(int(i.name[:2])) for i in items if i.kind == "lecture"}
+
+    def linked(match: re.Match) -> str:
+        number = match[0]
+        return f"[{number}](#{target(number)})" if number.split(".")[0] in taught else number
+
+    def row(match: re.Match) -> str:
+        return match[1] + re.sub(r"\d+\.\d+", linked, match[2])
+
+    return re.sub(r"^(\|.*\|)( [\d., ]+\|)$", row, text, flags=re.M)
+
+
+def notation(course: Course) -> str:
+    """One page of symbols: those that all notebooks show, then those of single topics."""
+    shared = (course.root / "lectures/common/notation.md").read_text("utf-8")
+    letters = (course.root / "docs/letters.md").read_text("utf-8")
+    return f"# Notation\n\n{shared.rstrip()}\n\n{letters}"
 
 
 def questions(text: str, items: list[Item]) -> str:

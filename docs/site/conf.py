@@ -35,6 +35,8 @@ html_theme_options = {
     "show_toc_level": 2,
     "search_bar_text": "Search the course",
     "navbar_persistent": [],  # the side bar has the search already
+    "footer_content_items": ["extra-footer.html"],
+    "extra_footer": "<p>Text and figures: CC BY 4.0. Code: MIT.</p>",
 }
 html_last_updated_fmt = None
 html_show_copyright = False

@@ -56,6 +56,14 @@ def test_the_release_holds_what_students_need_and_no_more(released):
     for page in out.rglob("*.md"):
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / link).exists(), (page.name, link)
+    first = (out / "README.md").read_text("utf-8")
+    for name in ("homework1", "homework2"):
+        assert f"/{COURSE.address}/{name}/{name}.ipynb)" in first
+        assert "verify/mutants" not in (out / name / "README.md").read_text("utf-8")
+    assert "A from 86 %" in first and "07 March 2027" in first and "<!-- marking" not in first
+    letters = (out / "lectures/common/notation.md").read_text("utf-8")
+    assert letters.startswith("# Notation\n\n| symbol |") and letters.count("| meaning |") == 2
+    assert re.findall(r"^\| (\d+) \|", letters, re.M) == [str(k) for k in range(1, 11)]
     assert len(shown) <= 5  # definitions that a lecture shows and a homework asks for
     facts = json.loads((out / MANIFEST).read_text())
     for name, digest in facts["files"].items():
@@ -183,12 +191,15 @@ def small(tmp_path):
     root = tmp_path / "course"
     for folder in ("lectures/common", "docs", "exam", "weights", "homework1"):
         (root / folder).mkdir(parents=True)
-    for page in ("LICENSE", "docs/glossary.md", "docs/terms.md", "exam/questions.md"):
+    docs = [f"docs/{name}.md" for name in ("glossary", "letters", "reading", "terms")]
+    for page in ("LICENSE", "LICENSE-TEXT", "exam/questions.md", *docs):
         (root / page).write_text("text\n")
     (root / "lectures/common/notation.md").write_text("text\n")
     (root / "docs/release_readme.md").write_text(f"{BEGIN}\n{END}\n<!-- homeworks -->\n")
     (root / "course.yml").write_text("topics: []\n")
-    (root / "homework1/README.md").write_text("how\n")
+    (root / "homework1/README.md").write_text(
+        "# H\n\n## Marks\n\nhow\n\n## For authors and graders\n\nverify/x\n\n## Last\n\nz\n"
+    )
     (root / "homework1/homework1.py").write_text(
         '# %% [markdown]\n# # H\n\n# %% tags=["setup"]\n# @title Set-up\n\n'
         '# %% tags=["parameters"]\nSEED = 0\n\n# %% nbgrader={"grade_id": "a", "solution": true}\n'
@@ -212,6 +223,8 @@ def test_a_release_is_what_its_tag_says(small, tmp_path):
     """Refused: a placeholder address, no tag, a tag of another tree, changed files."""
     chosen, out = [Item("homework", small_source(small))], tmp_path / "out"
     write_release(small, chosen, out, "v1")
+    page = (out / "homework1/README.md").read_text()
+    assert page == "# H\n\n## Marks\n\nhow\n\n## Last\n\nz\n"  # what students have no files of
     facts = json.loads((out / MANIFEST).read_text())
     assert facts["tag"] == "v1" and len(facts["commit"]) == 40
     with pytest.raises(PublishError, match="OWNER/REPOSITORY"):
@@ -220,7 +233,7 @@ def test_a_release_is_what_its_tag_says(small, tmp_path):
         with pytest.raises(PublishError, match="expected a tag"):
             write_release(small, chosen, out, tag)
     (small.root / "docs/terms.md").write_text("other\n")
-    with pytest.raises(PublishError, match="files were changed"):
+    with pytest.raises(PublishError, match="files were changed, such as docs/terms.md"):
         write_release(small, chosen, out, "v1")
     git(small.root, "commit", "-q", "-a", "-m", "more")
     with pytest.raises(PublishError, match="HEAD is"):

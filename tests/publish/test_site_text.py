@@ -1,7 +1,9 @@
 """Pages of the site as text: words for figures, headings, formulae, links, the syllabus."""
 
+import base64
 import re
 import shutil
+import tomllib
 
 import nbformat
 import pytest
@@ -11,7 +13,15 @@ from test_publish_overview import ROOT
 from publish.alt import LONGEST, alt_text, plain
 from publish.errors import PublishError
 from publish.project import Item, items, load_course
-from publish.site import LARGEST, keep_needed, must_be_small, page_sizes, run_sphinx
+from publish.site import (
+    LARGEST,
+    keep_needed,
+    must_be_small,
+    open_pictures,
+    page_sizes,
+    run_sphinx,
+)
+from publish.site_front import cards, picture
 from publish.site_notebooks import (
     Levels,
     as_page,
@@ -21,7 +31,14 @@ from publish.site_notebooks import (
     with_headings,
     without_badge,
 )
-from publish.site_pages import contents, questions, syllabus, with_links
+from publish.site_pages import (
+    contents,
+    glossary,
+    homework_table,
+    questions,
+    syllabus,
+    with_links,
+)
 
 COURSE = load_course(ROOT)
 BADGE = "[![Open in Colab](https://x.org/badge.svg)](https://x.org/github/a/b/blob/main/c.ipynb)"
@@ -176,6 +193,65 @@ def test_the_syllabus_says_what_course_yml_says():
     assert "due 07 March 2027, 23:59" in page and "Without 65% of the classes" in page
     assert questions("(4.3) x (5.1)", some) == "([4.3](#point-4-3)) x (5.1)"
     assert "lectures/04_vae\n" in contents(COURSE, some) and "05_gan" not in contents(COURSE, some)
+
+
+def test_every_topic_has_a_card_with_the_picture_that_was_chosen(tmp_path):
+    """Oracle: the words of docs/site/cards.toml, each in one cell with a picture; the files."""
+    chosen = tomllib.loads((ROOT / "docs/site/cards.toml").read_text("utf-8"))
+    lectures = [i for i in items(COURSE) if i.kind == "lecture"]
+    pages = {}
+    for item in lectures:
+        cells = nbformat.read(ROOT / item.opened, 4).cells
+        drawn = [c for c in cells if any("image/png" in o.get("data", {}) for o in outputs(c))]
+        assert sum(chosen[item.name] in c.source for c in drawn) == 1, item.name
+        pages["lecture", item.name] = as_page(nbformat.read(ROOT / item.opened, 4), "0")
+    html = cards(COURSE, pages | {("seminar", "04_vae"): None}, tmp_path)
+    assert set(chosen) == {i.name for i in lectures} and html.count("<img ") == len(lectures)
+    for alt, name in re.findall(r'src="_static/cards/(.*?)" alt="(.*?)"', html):
+        assert (tmp_path / "static/cards" / alt).read_bytes()[:4] == b"\x89PNG" and len(name) > 20
+    assert html.count(">seminar</a>") == 1 and 'href="seminars/04_vae.html"' in html
+    assert "<b>4 Variational autoencoders</b>" in html and "\n\n" not in html
+
+
+def outputs(cell):
+    """Those of a code cell."""
+    return cell.get("outputs", [])
+
+
+def test_a_card_without_its_cell_shows_the_last_picture():
+    """Oracle: by hand; where a cell has the words, its picture."""
+    drawn = [
+        new_code_cell(f"draw({k})", outputs=[new_output("display_data", {"image/png": f"AAA{k}"})])
+        for k in range(3)
+    ]
+    page = page_of(new_markdown_cell("# L"), *drawn)
+    assert picture(page, "draw(1)")[1] == base64.b64decode("AAA1")
+    assert picture(page, "gone")[1] == picture(page, "")[1] == base64.b64decode("AAA2")
+    assert picture(page_of(new_markdown_cell("# L")), "x") == ("", b"")
+
+
+def test_figures_lead_to_themselves(tmp_path):
+    """Figures of notebooks, once each; no picture of a card, of the theme, or inside a link."""
+    (tmp_path / "a").mkdir()
+    figure = '<img alt="x" src="../_images/1f.png" />'
+    others = '<a href="y"><img alt="x" src="../_images/2.png" /></a><img src="../_static/3.png">'
+    (tmp_path / "a/x.html").write_text(f"<p>{figure}</p>{others}")
+    open_pictures(tmp_path)
+    linked = f'<p><a class="whole" href="../_images/1f.png">{figure}</a></p>{others}'
+    assert (tmp_path / "a/x.html").read_text() == linked
+
+
+def test_homeworks_stand_in_a_table_and_points_of_the_glossary_are_links():
+    """Oracle: course.yml, by hand."""
+    some = [Item("lecture", (ROOT / "lectures/04_vae.py").relative_to(ROOT))]
+    work = Item("homework", (ROOT / "homework1/homework1.py").relative_to(ROOT))
+    rows = homework_table(COURSE, [*some, work]).split("\n")
+    assert len(rows) == 3 and rows[2].endswith("| 07 March 2027, 23:59 UTC+03:00 |")
+    assert f"/{COURSE.address}/homework1/homework1.ipynb)" in rows[2]
+    assert "[rubric and cost](homework1/README.md)" in rows[2] and "a VAE" in rows[2]
+    text = "| 1.7 bits | б | in 4.3 | 1.7, 4.3 |\nof 4.3 |"
+    made = "| 1.7 bits | б | in 4.3 | 1.7, [4.3](#point-4-3) |\nof 4.3 |"
+    assert glossary(text, some) == made
 
 
 def a_site(folder, text):
