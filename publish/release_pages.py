@@ -20,7 +20,7 @@ def students_readme(course: Course, items: list[Item]) -> str:
     text = (course.root / "docs/release_readme.md").read_text("utf-8")
     if MARKING in text:
         data = yaml.safe_load((course.root / "course.yml").read_text("utf-8"))
-        text = text.replace(MARKING, marking(data))
+        text = text.replace(MARKING, marking(data, due=False))  # a table has the dates
     text = text.replace(HOMEWORKS, homework_table(course, items))
     return with_table(text, course_table(course))
 

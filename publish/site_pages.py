@@ -102,19 +102,19 @@ def _point(number: str, text: str, linked: bool) -> str:
     return f"- [{shown}](#{target(number)})" if linked else f"- {shown}"
 
 
-def marking(data: dict) -> str:
-    """How the course is marked, in words; data: course.yml."""
+def marking(data: dict, due: bool = True) -> str:
+    """How the course is marked, in words; data: course.yml; due: with the dates of homeworks."""
     rule = data["assessment"]
     late, exam, least = rule["late"], rule["exam"], rule["attendance_required"]
     shares = ", ".join(f"{name} {share:.0%}" for name, share in rule["weights"].items())
     letters = ", ".join(f"{k} from {v} %" for k, v in rule["letters"].items())
-    works = data["homeworks"].items()
-    due = [f"- {name}: {w['title']}, due {w['deadline']:%d %B %Y, %H:%M %Z}" for name, w in works]
+    works = data["homeworks"].items() if due else ()
+    dates = [f"- {name}: {w['title']}, due {w['deadline']:%d %B %Y, %H:%M %Z}" for name, w in works]
     return "\n\n".join(
         [
             f"{shares}; letters by the unrounded percentage: {letters}, F below. Without "
             f"{least:.0%} of the classes there is no letter.",
-            "\n".join(due),
+            *(["\n".join(dates)] if dates else []),
             f"Late work: {late['grace_hours']} hours are free, then {late['per_day']:.0%} of the "
             f"points a started day, at most {late['at_most']:.0%}. The last attempt counts.",
             f"Exam: {exam['questions']} questions from [the list](exam/questions.md), "

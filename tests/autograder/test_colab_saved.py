@@ -7,15 +7,22 @@ names of runs, widget views and their state, folded sections, a link to itself a
 import ast
 import copy
 import json
+from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_output
 from small_homework import cell_of, release_notebook, solved, source_notebook
 
+from autograder.cells import is_answer
 from autograder.intake import read_submitted
 from autograder.realign import EXTRA, realign
+from publish.build import assemble
+from publish.cells import notebook_of
+from publish.project import items, load_course
+from publish.student import cut_homework
 
+ROOT = Path(__file__).resolve().parents[2]
 GRADED = ("p1-square", "p1-cube", "p1-plot", "p1-essay")
 LINK = '<a href="https://colab.research.google.com/github/a/b"><img src="x.svg" alt="Open"/></a>'
 RUN = {
@@ -100,6 +107,29 @@ def test_a_shell_line_and_a_mounted_drive_take_no_answer_away(tmp_path):
     assert found.endswith(before)
     calls = [n for n in ast.walk(ast.parse(found)) if isinstance(n, ast.Call)]
     assert not [n for n in calls if "mount" in ast.unparse(n)]
+
+
+@pytest.mark.parametrize("keep_metadata", [True, False])
+@pytest.mark.parametrize("name", ["homework1", "homework2"])
+def test_both_homeworks_come_back_whole(tmp_path, name, keep_metadata):
+    """The reference's answers in the student version of the course's own homeworks.
+
+    Oracle: the master's solutions, each in its cell.
+    """
+    course = load_course(ROOT)
+    source, _ = assemble(course, next(i for i in items(course) if i.name == name))
+    master = notebook_of(source)
+    released = cut_homework(copy.deepcopy(master), source.shown)
+    answers = {c.metadata.nbgrader.grade_id: c.source for c in master.cells if is_answer(c)}
+    handed_in = copy.deepcopy(released)
+    for cell in handed_in.cells:
+        if is_answer(cell):
+            cell.source = answers[cell.metadata.nbgrader.grade_id]
+    (tmp_path / f"{name}.ipynb").write_text(json.dumps(saved(handed_in, keep_metadata)))
+    made = realign(read_submitted(tmp_path / f"{name}.ipynb"), released).notebook
+    found = {c.metadata.nbgrader.grade_id: c.source for c in made.cells if is_answer(c)}
+    assert len(answers) > 40 and found == answers
+    assert "widgets" not in made.metadata and "executionInfo" not in json.dumps(made)
 
 
 def test_every_answer_was_looked_at():

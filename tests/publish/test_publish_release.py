@@ -60,7 +60,9 @@ def test_the_release_holds_what_students_need_and_no_more(released):
     for name in ("homework1", "homework2"):
         assert f"/{COURSE.address}/{name}/{name}.ipynb)" in first
         assert "verify/mutants" not in (out / name / "README.md").read_text("utf-8")
-    assert "A from 86 %" in first and "07 March 2027" in first and "<!-- marking" not in first
+    assert (
+        "A from 86 %" in first and first.count("07 March 2027") == 1 and "<!-- marking" not in first
+    )
     letters = (out / "lectures/common/notation.md").read_text("utf-8")
     assert letters.startswith("# Notation\n\n| symbol |") and letters.count("| meaning |") == 2
     assert re.findall(r"^\| (\d+) \|", letters, re.M) == [str(k) for k in range(1, 11)]
