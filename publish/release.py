@@ -15,7 +15,7 @@ from publish.cells import dumps, notebook_of
 from publish.errors import PublishError
 from publish.leaks import Leak, find_leaks
 from publish.project import PLACEHOLDER, Course, Item
-from publish.release_pages import rubric, students_readme
+from publish.release_pages import rubric, solution_path, students_readme
 from publish.secrets import SOLUTION, secrets
 from publish.site_pages import notation
 from publish.student import cut_homework, without_hidden_tests
@@ -64,7 +64,7 @@ def _files(course: Course, items: list[Item], solutions: set[str]) -> Iterator[t
     for name in _PAGES:
         yield name, (course.root / name).read_bytes()
     yield "lectures/common/notation.md", notation(course).encode()
-    yield "README.md", students_readme(course, items).encode()
+    yield "README.md", students_readme(course, items, solutions).encode()
     for path in sorted((course.root / "weights").iterdir()):
         if path.suffix == ".safetensors" or path.name == "README.md":
             yield f"weights/{path.name}", path.read_bytes()
@@ -82,10 +82,10 @@ def _files(course: Course, items: list[Item], solutions: set[str]) -> Iterator[t
 def _solution(course: Course, item: Item) -> tuple[str, bytes]:
     """The executed solution of a seminar; of a homework the master without its hidden tests."""
     if item.kind == "seminar":
-        return item.executed.as_posix(), (course.root / item.executed).read_bytes()
+        return solution_path(item).as_posix(), (course.root / item.executed).read_bytes()
     source, _ = assemble(course, item)
     master = without_hidden_tests(notebook_of(source), source.shown)
-    return (item.source.parent / f"{item.name}_solution.ipynb").as_posix(), dumps(master).encode()
+    return solution_path(item).as_posix(), dumps(master).encode()
 
 
 def _known(items: list[Item], solutions: Iterable[str]) -> set[str]:

@@ -197,7 +197,7 @@ def small(tmp_path):
     for page in ("LICENSE", "LICENSE-TEXT", "exam/questions.md", *docs):
         (root / page).write_text("text\n")
     (root / "lectures/common/notation.md").write_text("text\n")
-    (root / "docs/release_readme.md").write_text(f"{BEGIN}\n{END}\n<!-- homeworks -->\n")
+    (root / "docs/release_readme.md").write_text(f"{BEGIN}\n{END}\n<!-- solutions -->\n")
     (root / "course.yml").write_text("topics: []\n")
     (root / "homework1/README.md").write_text(
         "# H\n\n## Marks\n\nhow\n\n## For authors and graders\n\nverify/x\n\n## Last\n\nz\n"
@@ -228,6 +228,7 @@ def test_a_release_is_what_its_tag_says(small, tmp_path):
     page = (out / "homework1/README.md").read_text()
     assert page == "# H\n\n## Marks\n\nhow\n\n## Last\n\nz\n"  # what students have no files of
     facts = json.loads((out / MANIFEST).read_text())
+    assert "Solutions: they appear here" in (out / "README.md").read_text()
     assert facts["tag"] == "v1" and len(facts["commit"]) == 40
     with pytest.raises(PublishError, match="OWNER/REPOSITORY"):
         write_release(Course(small.root), chosen, out, "v1")
@@ -259,5 +260,6 @@ def test_solutions_go_out_by_a_flag_only(small, tmp_path):
     write_release(small, chosen, out, trial=True, solutions=["homework1"])
     solved = json.loads((out / "homework1/homework1_solution.ipynb").read_text())
     assert body in "".join(solved["cells"][-1]["source"])
+    assert "](homework1/homework1_solution.ipynb)" in (out / "README.md").read_text()
     with pytest.raises(PublishError, match="there are homework1"):
         write_release(small, chosen, out, trial=True, solutions=["04_vae"])
