@@ -38,7 +38,10 @@ def test_every_library_is_listed_with_its_licence(name):
     assert re.search(kind, stated), (name, lines[0], stated[:200])
 
 
-def test_the_licence_of_the_code_is_there():
+def test_the_licences_of_code_and_text_are_there():
     """Both are named where a reader looks for them."""
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     assert "CC BY 4.0" in TEXT and "[LICENSE](../LICENSE)" in TEXT
+    assert "[LICENSE-TEXT](../LICENSE-TEXT)" in TEXT
+    text = (ROOT / "LICENSE-TEXT").read_text()
+    assert "CC BY 4.0" in text and "creativecommons.org/licenses/by/4.0/legalcode" in text
