@@ -2042,7 +2042,9 @@ def check_posterior_step() -> None:
         "alpha_s is missing before x0": w0 / a_s.sqrt() * x0 + w_t * x_t,
         "alpha^2 is taken for alpha": w0 * a_s.sqrt() * x0 + w_t * (a_t / a_s) ** -0.5 * x_t,
     }
-    look = "the mean is the average of two means weighted by precisions; write alpha_t, sigma_t with r"
+    look = (
+        "the mean is the average of two means weighted by precisions; write alpha_t, sigma_t with r"
+    )
     check_close("mean", got.mean, mean, slips, axes="B, C, H, W", look=look)
 
 
@@ -2337,7 +2339,10 @@ def check_loss_hidden() -> None:
     alpha, sigma = lam.sigmoid().sqrt(), (-lam).sigmoid().sqrt()
     ones = torch.ones(4, dtype=torch.float64)
     _, grads = vjp(denoising_loss, (toy, x0, y, lam, alpha, sigma, eps), ones)
-    leaf, (a, s) = ToyNet(*(v.clone().requires_grad_() for v in toy)), (alpha[:, None], sigma[:, None])
+    leaf, (a, s) = (
+        ToyNet(*(v.clone().requires_grad_() for v in toy)),
+        (alpha[:, None], sigma[:, None]),
+    )
     off = leaf(a * x0 + s * eps, lam, y) - (a * eps - s * x0)
     wanted = torch.autograd.grad(off.square().sum() / 16, leaf)
     for name, got, expected in zip(leaf._fields, grads, wanted):
@@ -2435,8 +2440,8 @@ def check_ancestral() -> None:
     a_t, a_s = ((1 / (1 + (-v).exp())).reshape(4, 1, 1, 1) for v in (lam_t, lam_s))
     spread = 1 - a_t / a_s
     small = 1 / (1 / (1 - a_s) + a_t / a_s / spread)
-    product = lambda x0, x_t: small * (
-        a_s.sqrt() / (1 - a_s) * x0 + (a_t / a_s).sqrt() / spread * x_t
+    product = lambda x0, x_t: (
+        small * (a_s.sqrt() / (1 - a_s) * x0 + (a_t / a_s).sqrt() / spread * x_t)
     )
     mean = product(x0, x_t)
     for gamma in (0.0, 0.3, 1.0):
@@ -2957,7 +2962,9 @@ many_faces = 2 * unseen(N_FRECHET, "many faces") - 1  # for the Frechet distance
 # %% tags=["train"]
 fig, axes = plt.subplots(1, 2, figsize=(10, 2.6))
 coarse = held_small[:8].repeat_interleave(FACTOR, -1).repeat_interleave(FACTOR, -2)
-for ax, x, title in zip(axes, (coarse, held_faces[:8]), ("What the network gets", "What it shall find")):
+for ax, x, title in zip(
+    axes, (coarse, held_faces[:8]), ("What the network gets", "What it shall find")
+):
     show_images(ax, (x + 1) / 2, 4)
     ax.set_title(title, fontsize=11)
 fig.tight_layout()
@@ -3101,7 +3108,9 @@ print(f"mean of 4 against one sample: {gain.mean():+.2f} dB")
 print(f"spread of 4 samples {spread:.4f}, error of the regression {error:.4f}", end=", ")
 print(f"one over the other {spread / error:.2f}")
 square = lambda x: float(((x_held - x) / 2).square().mean() / error**2)
-print(f"mean squared error over that of the regression: one sample {square(samples[0]):.2f}", end=", ")
+print(
+    f"mean squared error over that of the regression: one sample {square(samples[0]):.2f}", end=", "
+)
 print(f"mean of 4 {square(samples.mean(0)):.2f}")
 
 
