@@ -461,7 +461,7 @@ fig_gap.tight_layout()
 #
 # ### Sampling: Bayes with a guess
 #
-# The bound says what to do: come as close as possible to $\color{crimson}{q}(x_{t-1}\mid x_t,x_0)$. The network guesses $\hat x_0$, and the sampler uses the posterior *as if the guess were true*, then noise is added and the next guess is better (Ho et al., 2020, alg. 2).
+# The bound says what to do: come as close as possible to $\color{crimson}{q}(x_{t-1}\mid x_t,x_0)$. The network guesses $\hat x_0$, and the sampler (*ancestral sampling*: each level is drawn given the one before) uses the posterior *as if the guess were true*, then noise is added and the next guess is better (Ho et al., 2020, alg. 2).
 
 # %%
 from dgm.ddim import ddpm_step, diffusion_sample  # show

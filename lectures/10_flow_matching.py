@@ -86,6 +86,11 @@ draw_family_tree(ax_tree, 10);
 # ## Recap: diffusion models
 # {{ summary 9 pending }}
 #
+# <details><summary><b>Notation of the course</b> (open when a symbol is new)</summary>
+#
+# {{ notation }}
+# </details>
+#
 # **Mind the clock.** Diffusion counts levels from the data ($t=0$, the first noisy level) to the noise ($t=T-1$). From here on time is continuous and runs the other way: $x_0$ is **noise** at $t=0$ and $x_1$ is **data** at $t=1$. A field is $\color{royalblue}{v_\theta}(x,t)$, in code `model(x_t, t, cond)` with $t$ of shape `(B,)`; the exact one is $u_t(x)$.
 #
 # ## Motivation: the same knowledge, fewer steps
