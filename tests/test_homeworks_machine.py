@@ -1,4 +1,4 @@
-"""The cell before the trainings of each homework: a GPU that is missing, a Drive that is not there."""
+"""The cell before the trainings of each homework: a missing GPU, a Drive that is not there."""
 
 import homework1_master as master
 import pytest
