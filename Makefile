@@ -15,6 +15,11 @@ export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 # The notebooks run silently where there is no display.
 export MPLBACKEND := Agg
+# A relative folder means the one beside this file, whichever folder a notebook or a test runs in.
+ifdef DGM_DATA
+override DGM_DATA := $(abspath $(DGM_DATA))
+export DGM_DATA
+endif
 
 APT_PACKAGES := bubblewrap chromium
 # worksteal: the long tests stand at the end, and nobody idles beside them

@@ -13,6 +13,7 @@ from autograder.cli_exam import add_exam, add_forget
 from autograder.cli_results import add_commands
 from autograder.cli_stock import add_stock
 from autograder.commands_marking import add_marking
+from autograder.data_folders import fix_folders
 from autograder.errors import CourseError, mendable
 
 app = typer.Typer(
@@ -144,6 +145,7 @@ add_commands(app, lambda *args: _run(*args))
 
 def main() -> None:
     """Run the command; mistakes of the user end with one message and exit code 2."""
+    fix_folders()
     try:
         with mendable():
             app()

@@ -9,18 +9,14 @@ from rich.console import Console
 
 from autograder import commands, commands_grade
 from autograder.context import Context, make_context, must_guard
+from autograder.data_folders import data_name
 from autograder.demo import Entry, as_expected, make_class, read_homework
 from autograder.demo_files import missing_weights, read_mutants, write_class
-from autograder.jobs import data_name
 from autograder.progress import clock_text
 from autograder.release import Release, find_release
 from autograder.report import console, demo_table
+from autograder.scored_on import scored_on
 from autograder.table import Row
-
-IMAGES = {
-    "mnist": "MNIST",
-    "digits": "scikit-learn's digits, a stand-in (MNIST is taken when DGM_DATA has MNIST/raw)",
-}
 
 
 def demo(name: str, folder: Path, engine: str = "local") -> None:
@@ -51,20 +47,15 @@ def _hand_in(context: Context, release: Release, folder: Path) -> list[Entry]:
     """Write the class's submissions and say on which images weights will be scored."""
     name, out = release.homework, console()
     verify = context.root / name / "verify"
-    work, data = read_homework(release), data_name()
-    lost = missing_weights(work.weights, verify / "weights", data)
+    work, text = read_homework(release), release.source.read_text(encoding="utf-8")
+    told = scored_on(text, context.place.cache(name))
+    lost = missing_weights(work.weights, verify / "weights", data_name())
     entries = make_class(work, read_mutants(verify / "mutants.toml"), lost, context.course.late)
     write_class(entries, folder, name, context.course, verify / "weights")
     out.print(f"{len(entries)} submissions of {name} in {folder}", soft_wrap=True)
     less = f"; no reference weights here for {', '.join(lost)}" if lost else ""
-    told = scored_on(release.source.read_text(encoding="utf-8"), data)
     out.print(f"weights are scored on {told}{less}", soft_wrap=True)
     return entries
-
-
-def scored_on(master: str, data: str) -> str:
-    """What weights are scored on: test images, or what the tests of this master draw themselves."""
-    return IMAGES[data] if "held_out_images" in master else "data that the tests draw anew"
 
 
 def different(rows: list[Row], entries: list[Entry]) -> list[str]:

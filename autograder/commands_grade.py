@@ -12,6 +12,7 @@ from autograder.errors import CourseError
 from autograder.grading import Graded, grade_all, plan
 from autograder.progress import Meter
 from autograder.report import console
+from autograder.scored_on import needs_images, scored_on
 
 
 def grade(
@@ -32,9 +33,11 @@ def grade(
     context = context or make_context()
     homework = context.homework(name)
     guarded = must_guard(without_sandbox)
-    jobs = plan(homework, context.place, context.root, students, unguarded=not guarded)
     machine = _engine(engine, workers, cluster, context.root)
     out = console()
+    if told := _images(name, context):
+        out.print(told, soft_wrap=True)
+    jobs = plan(homework, context.place, context.root, students, unguarded=not guarded)
     results = grade_all(
         jobs,
         homework,
@@ -49,6 +52,16 @@ def grade(
     if failed:
         _explain(failed)
     console().print(f"next: autograder feedback {name}; autograder gradebook {name}")
+
+
+def _images(name: str, context: Context) -> str:
+    """Which images weights are scored on, where the opened version scores any."""
+    versions = context.place.versions(name)
+    version = context.place.latest(name)  # CourseError when none is open
+    master = (versions / version / "source" / name / f"{name}.ipynb").read_text(encoding="utf-8")
+    if not needs_images(master):
+        return ""
+    return f"weights are scored on {scored_on(master, context.place.cache(name))}"
 
 
 def _engine(name: str, workers: int, cluster: Path | None, root: Path) -> Engine:

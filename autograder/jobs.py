@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from autograder.data_folders import data_name
 from autograder.errors import CourseError
 from autograder.layout import ClassFolder
 
@@ -92,7 +92,7 @@ def make_job(
         secret=_secret(place, homework),
         sha256=facts["sha256"],
         stamp=(folder / "timestamp.txt").read_text().strip(),
-        cache=str(place.root / "cache" / homework),
+        cache=str(place.cache(homework)),
         root=str(root),
         unguarded=unguarded,
     )
@@ -159,13 +159,3 @@ def program_hash() -> str:
         if path.is_file():
             total.update(path.read_bytes())
     return total.hexdigest()
-
-
-def data_name() -> str:
-    """Which images weights are scored on here: mnist where it is found, else digits."""
-    for variable in ("DGM_DATA", "DGM_CACHE"):
-        root = os.environ.get(variable)
-        for inner in ("MNIST/raw", "raw"):
-            if root and any(Path(root, inner).glob("t10k-images-idx3-ubyte*")):
-                return "mnist"
-    return "digits"

@@ -50,6 +50,10 @@ class ClassFolder:
         """The homework's secret, readable by its owner alone."""
         return self.root / "secrets" / homework
 
+    def cache(self, homework: str) -> Path:
+        """The judge's own files, never seen by a sandbox."""
+        return self.root / "cache" / homework
+
     def latest(self, homework: str) -> str:
         """The version opened last; CourseError when none is open."""
         pointer = self.versions(homework) / "latest"

@@ -1359,7 +1359,7 @@ from dgm.gan_lecture import precision_recall  # show
 judge_net = digit_net()
 test_features = digit_features(mnist_test.x, judge_net)
 frechet_floor = halves_floor(frechet_distance, test_features, N_IMAGES, torch.Generator().manual_seed(2), 5)
-real_features = test_features[torch.randperm(10_000, generator=torch.Generator().manual_seed(3))[:N_IMAGES]]
+real_features = test_features[torch.randperm(len(test_features), generator=torch.Generator().manual_seed(3))[:N_IMAGES]]
 few_kinds = mnist.x[mnist.y < 5][:N_IMAGES]
 smear = nn.functional.avg_pool2d(mnist.x[:N_IMAGES], 5, 1, 2)
 digit_sets = {"training digits": mnist.x[:N_IMAGES], "only 0 to 4": few_kinds, "blurred 5 x 5": smear}

@@ -55,3 +55,18 @@ def test_a_python_that_is_too_old_is_refused_in_one_line(tmp_path):
     assert done.returncode == 2
     assert "Python 3.11, 3.12 or 3.13 is needed" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "venv").exists()
+
+
+def test_a_relative_data_folder_is_the_one_beside_the_makefile():
+    """Tests and notebooks run in folders of their own: what make passes on is absolute."""
+    text = MAKEFILE + "\nshow-data:\n\t@echo $$DGM_DATA\n"
+    env = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    setting = "DGM_DATA=../shared/data"
+    for before, after in (["env", setting], []), ([], [setting]):
+        done = subprocess.run(
+            [*before, "make", "-s", "-f", "-", "show-data", *after],
+            **{"cwd": ROOT, "env": env, "input": text, "text": True},
+            capture_output=True,
+            timeout=60,
+        )
+        assert done.stdout.strip() == str(ROOT.parent / "shared" / "data"), done.stderr

@@ -16,12 +16,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from autograder.data_folders import MNIST_TEST, cache_folder, mnist_folder
 from autograder.judge.seeds import derive
 
 COUNT = 2000
 DIGITS_TRAIN = 1500
 RETRY_SECONDS = 3600
-_TEST = "t10k-images-idx3-ubyte"
 
 
 class HeldOut(NamedTuple):
@@ -44,8 +44,7 @@ def held_out(cache: Path, secret: str) -> HeldOut:
 
     One set for all students and for every regrade of the term.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    name = "mnist" if _have_mnist(cache) else "digits"
+    name = "mnist" if have_mnist(cache) else "digits"
     path = cache / f"held-out-{name}-{derive(secret, 'held-out', 'file'):016x}.safetensors"
     if not path.exists():
         shifted, plain = make_held_out(_images(name), secret)
@@ -76,30 +75,16 @@ def shift(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
     return padded[:, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
 
 
-def _mnist_folder() -> Path | None:
-    """The folder with MNIST's test images, read-only data first, then the user's cache."""
-    roots = [os.environ.get("DGM_DATA"), _cache_folder()]
-    for folder in (Path(root, "MNIST", "raw") for root in roots if root):
-        if any((folder / f"{_TEST}{end}").is_file() for end in ("", ".gz")):
-            return folder
-    return None
-
-
-def _cache_folder() -> Path:
-    """Where downloads lie: DGM_CACHE, else `dgm` in the user's cache."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("DGM_CACHE") or home / "dgm").expanduser()
-
-
-def _have_mnist(cache: Path) -> bool:
+def have_mnist(cache: Path) -> bool:
     """Whether MNIST's test images lie here; a download is tried, at most once an hour."""
-    if _mnist_folder() is not None:
+    if mnist_folder() is not None:
         return True
+    cache.mkdir(parents=True, exist_ok=True)
     mark = cache / "no-mnist"
     if mark.exists() and time.time() - mark.stat().st_mtime < RETRY_SECONDS:
         return False
-    _download(_cache_folder())
-    if _mnist_folder() is None:
+    _download(cache_folder())
+    if mnist_folder() is None:
         mark.touch()
         return False
     return True
@@ -123,7 +108,7 @@ def _images(name: str) -> torch.Tensor:
     on which students train.
     """
     if name == "mnist":
-        return read_idx(_mnist_folder())
+        return read_idx(mnist_folder())
     from sklearn.datasets import load_digits
 
     small = torch.from_numpy(load_digits().images[DIGITS_TRAIN:]).float()[:, None] / 16
@@ -133,11 +118,11 @@ def _images(name: str) -> torch.Tensor:
 
 def read_idx(folder: Path) -> torch.Tensor:
     """MNIST's test images, float32 (10000, 1, 28, 28) in [0, 1], from the original file."""
-    path = folder / _TEST
+    path = folder / MNIST_TEST
     data = (
         path.read_bytes()
         if path.is_file()
-        else gzip.decompress((folder / f"{_TEST}.gz").read_bytes())
+        else gzip.decompress((folder / f"{MNIST_TEST}.gz").read_bytes())
     )
     magic, count, height, width = struct.unpack(">4I", data[:16])
     if magic != 2051 or len(data) != 16 + count * height * width:

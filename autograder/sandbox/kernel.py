@@ -111,6 +111,8 @@ class SandboxKernel:
             collector.outputs.append(error_output("CellTimeout", late))
             end = "error"
         outputs = collector.finish()
+        if reason := self.manager.provisioner.watchdog.look():
+            raise KernelDead(reason)
         return CellRun(end == "ok", outputs, time.monotonic() - start)
 
     def _collect(self, request: str, collector: Collector, until: float) -> str | None:

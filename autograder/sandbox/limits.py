@@ -126,18 +126,28 @@ class Watchdog(threading.Thread):
         super().__init__(daemon=True, name=f"watchdog-{pid}")
         self.pid, self.limits, self.folders, self.every = pid, limits, folders, every
         self.reason, self.peak = "", 0
+        self._begun = time.monotonic()
         self._stopped = threading.Event()
 
     def run(self) -> None:
         """Look every tenth of a second until the sandbox ends or `stop` is called."""
-        start = time.monotonic()
         while not self._stopped.wait(self.every):
-            pids = tree(self.pid)
-            used = memory_of(pids)
-            self.peak = max(self.peak, used)
-            self.reason = self._broken(len(pids), used, time.monotonic() - start)
-            if self.reason:
-                return kill_tree(self.pid, pids)
+            if self.look():
+                return
+
+    def look(self) -> str:
+        """Look once, and kill where a limit is passed; the reason, empty if none is.
+
+        Called at a cell's end as well: what it left behind counts, however fast it was.
+        """
+        pids = tree(self.pid)
+        used = memory_of(pids)
+        self.peak = max(self.peak, used)
+        reason = self._broken(len(pids), used, time.monotonic() - self._begun)
+        if reason:
+            self.reason = self.reason or reason
+            kill_tree(self.pid, pids)
+        return self.reason
 
     def _broken(self, processes: int, memory: int, seconds: float) -> str:
         caps = self.limits

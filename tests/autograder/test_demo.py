@@ -182,13 +182,6 @@ def test_weights_that_are_missing_here(files, data, missing, tmp_path):
     assert missing_weights(wanted, tmp_path, data) == missing
 
 
-def test_images_are_named_where_a_homework_scores_on_them():
-    """Homework 2 scores on faces and points, never on MNIST; homework 1 on what is there."""
-    assert commands_demo.scored_on("x = held_out_images(500)", "mnist") == "MNIST"
-    assert "stand-in" in commands_demo.scored_on("x = held_out_images(500)", "digits")
-    assert "MNIST" not in commands_demo.scored_on("x = faces(500)", "mnist")
-
-
 def test_expected_or_not():
     """Between the bounds, refused, or neither."""
     entry = Entry(("a", "", ""), "", None, (3, 8))

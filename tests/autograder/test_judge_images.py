@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 
 import pytest
 import torch
 
+from autograder.data_folders import data_name, fix_folders, mnist_folder
 from autograder.judge import data
 from autograder.judge.data import held_out, make_held_out, shift
+from autograder.scored_on import scored_on
 
 
 # -- held-out images ----------------------------------------------------------------------------
@@ -86,6 +89,39 @@ def test_a_download_is_tried_once_an_hour(tmp_path, no_mnist):
     assert len(no_mnist) == 2
 
 
+def test_a_run_settles_its_images_before_it_begins(tmp_path, no_mnist):
+    """A master that scores weights asks for MNIST, once; another does not ask."""
+    assert "MNIST" not in scored_on("x = faces(500)", tmp_path / "c") and no_mnist == []
+    for _ in range(2):
+        assert "a stand-in" in scored_on("x = held_out_images(500)", tmp_path / "c")
+    assert len(no_mnist) == 1
+
+
+@pytest.mark.parametrize("variable", ["DGM_DATA", "DGM_CACHE"])
+def test_the_name_of_the_data_is_that_of_the_images(tmp_path, no_mnist, monkeypatch, variable):
+    """Also where MNIST came by a download, into the cache: the name is part of a result's key."""
+    assert data_name() == "digits" == held_out(tmp_path / "c", "a").name
+    monkeypatch.setenv(variable, str(tmp_path / "real"))
+    raw = tmp_path / "real" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    head = struct.pack(">4I", 2051, 2000, 28, 28)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(head + bytes(2000 * 784))
+    assert data_name() == "mnist" == held_out(tmp_path / "c", "a").name
+    assert scored_on("x = held_out_images(500)", tmp_path / "c") == "MNIST"
+
+
+def test_relative_folders_mean_one_place_from_everywhere(tmp_path, no_mnist, monkeypatch):
+    (tmp_path / "real" / "MNIST" / "raw").mkdir(parents=True)
+    (tmp_path / "real" / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz").touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DGM_DATA", "real")
+    monkeypatch.setenv("DGM_CACHE", "")
+    fix_folders()
+    monkeypatch.chdir("elsewhere")
+    assert mnist_folder() == tmp_path / "real" / "MNIST" / "raw" and os.environ["DGM_CACHE"] == ""
+
+
 def test_digits_are_those_that_no_student_trains_on():
     from sklearn.datasets import load_digits
 
@@ -98,8 +134,8 @@ def test_digits_are_those_that_no_student_trains_on():
 
 @pytest.mark.data
 def test_mnist_is_taken_where_it_lies(tmp_path):
-    if data._mnist_folder() is None:
+    if mnist_folder() is None:
         pytest.skip("no MNIST under DGM_DATA")
-    images = data.read_idx(data._mnist_folder())
+    images = data.read_idx(mnist_folder())
     assert images.shape == (10_000, 1, 28, 28) and 0.12 < images.mean() < 0.14
     assert held_out(tmp_path, "a").name == "mnist"

@@ -262,6 +262,16 @@ time.sleep(60)
 BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
 
 
+def test_a_limit_passed_between_two_looks_is_found_at_the_end_of_the_cell():
+    """The watch is stopped here: a cell faster than its interval is caught all the same."""
+    with SandboxKernel(None, LIMITS) as kernel:
+        kernel.manager.provisioner.watchdog.stop()
+        place = f"PLACE = {os.path.dirname(kernel.manager.ip)!r}\n"
+        assert kernel.run("x = 1", 20).ok
+        with pytest.raises(KernelDead, match="written files"):
+            kernel.run(place + FILL, 20)
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

@@ -24,6 +24,7 @@ from publish.student import cut_homework, cut_seminar, without_hidden_tests
 
 COURSE = load_course(ROOT)
 BUILT = [i for i in items(COURSE) if (ROOT / i.opened).is_file()]
+WITH_IMAGES = [i for i in BUILT if "load_images(" in (ROOT / i.source).read_text()]
 OURS = ("dgm", "publish", "autograder", "homework1", "homework2", "lectures", "seminars")
 FIRST = f"""
 import importlib.util, json, os, sys
@@ -41,6 +42,8 @@ print(json.dumps({{
     "absent": {{n: has(n) for n in ("POT", "torchdiffeq", "torchmetrics", "zuko", "nbgrader")}},
 }}))
 """
+NO_DATA = {"DGM_DATA": "", "no_proxy": "127.0.0.1"}
+NO_DATA |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # nobody answers
 every = pytest.mark.parametrize("item", BUILT, ids=lambda item: item.source.as_posix())
 
 
@@ -72,7 +75,7 @@ def colab(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     name = kernel(python, tmp_path / "jupyter")
 
-    def run(notebook, stop=True):
+    def run(notebook, stop=True, **env):
         cwd = tmp_path / "content"
         cwd.mkdir()
         notebook.cells.insert(0, nbformat.v4.new_code_cell(FIRST))
@@ -83,7 +86,7 @@ def colab(tmp_path, monkeypatch):
         client.resources = {"metadata": {"path": str(cwd)}}
         (tmp_path / "home").mkdir()
         home = {"DGM_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
-        client.execute(env=kernel_env(home))
+        client.execute(env=kernel_env(home | env))
         machine = json.loads(notebook.cells.pop(0).outputs[0].text)
         assert machine["ours"] == [] and machine["files"] == []
         assert machine["python"] == list(map(int, version.split(".")))
@@ -123,6 +126,18 @@ def test_it_runs_with_what_colab_has(published, colab, item):
     assert "neither beside the notebook nor at the release" not in said
     asked = any("load_weights(" in c.source for c in notebook.cells[2:] if c.cell_type == "code")
     assert ("from the release" in said) >= (asked and item.kind == "lecture")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("item", WITH_IMAGES, ids=lambda item: item.source.as_posix())
+def test_without_any_data_it_runs_on_the_digits(published, colab, item):
+    """No folder with data, no network: the stand-in is said loudly, and no cell fails."""
+    source, notebook = assemble(published, item, small=True)
+    if item.kind == "homework":
+        notebook = without_hidden_tests(notebook, source.shown)
+    colab(notebook, **NO_DATA)
+    said = printed(notebook)
+    assert "STAND-IN DATA" in said and ", stand-in for mnist)" in said
 
 
 @pytest.mark.slow
