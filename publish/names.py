@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 BUILTINS = frozenset(dir(builtins))
-_RUN_AT_ONCE = {"listcomp", "setcomp", "dictcomp", "genexpr"}
+_RUN_AT_ONCE = "genexpr"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Names:
 
 def scan(text: str) -> Names:
     """Names of `text`, a cell or a definition. Raises SyntaxError where it does not parse."""
-    table = symtable.symtable(text, "<cell>", "exec")
+    own_scopes = ast.fix_missing_locations(_Generators().visit(ast.parse(text)))
+    table = symtable.symtable(ast.unparse(own_scopes), "<cell>", "exec")
     bound = {s.get_name() for s in table.get_symbols() if _binds(s)}
     eager = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
     lazy: set[str] = set()
@@ -59,12 +60,28 @@ def line_of(text: str, name: str) -> int:
     return min(lines, default=1)
 
 
+class _Generators(ast.NodeTransformer):
+    """Comprehensions as generators: only these keep a scope of their own from Python 3.12 on."""
+
+    def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.GeneratorExp:
+        """[e for ...] and {e for ...} as (e for ...)."""
+        self.generic_visit(node)
+        return ast.GeneratorExp(node.elt, node.generators)
+
+    visit_SetComp = visit_ListComp
+
+    def visit_DictComp(self, node: ast.DictComp) -> ast.GeneratorExp:
+        """{k: v for ...} as ((k, v) for ...)."""
+        self.generic_visit(node)
+        return ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators)
+
+
 def _binds(symbol: symtable.Symbol) -> bool:
     return symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
 
 
 def _nested(table: symtable.SymbolTable, lazy: bool) -> Iterator[tuple[symtable.SymbolTable, bool]]:
     for child in table.get_children():
-        runs_later = str(child.get_type()) == "function" and child.get_name() not in _RUN_AT_ONCE
+        runs_later = str(child.get_type()) == "function" and child.get_name() != _RUN_AT_ONCE
         yield child, lazy or runs_later
         yield from _nested(child, lazy or runs_later)

@@ -131,7 +131,8 @@ def _bare(line: str) -> str:
 
 
 def _without_comment(line: str) -> str:
-    with contextlib.suppress(tokenize.TokenError, SyntaxError):  # a line may end within a call
+    # a line may end within a call; in text that is no program, Python 3.13 may cut a letter in two
+    with contextlib.suppress(tokenize.TokenError, SyntaxError, UnicodeDecodeError):
         for token in tokenize.generate_tokens(io.StringIO(line).readline):
             if token.type == tokenize.COMMENT:
                 return line[: token.start[1]].rstrip()

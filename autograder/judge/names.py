@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import ast
 import builtins
-import symtable
+import dis
 from types import CodeType
+
+_READS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}
+_IMPLIED = {"__annotations__"}
 
 
 def free_names(source: str) -> list[str]:
-    """Names that a cell reads and does not bind at its top level, sorted; no built-ins."""
-    top = symtable.symtable(source, "cell", "exec")
-    bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
-    bound |= {t.get_name() for t in top.get_children()}
-    read = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
-    todo = list(top.get_children())
-    while todo:
-        table = todo.pop()
-        todo += table.get_children()
-        read |= {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
-    return sorted(n for n in read - bound if not hasattr(builtins, n))
+    """Names that a cell reads and does not bind at its top level, sorted; no built-ins.
+
+    As the compiler sees them: from Python 3.12 on a table of symbols counts the variables of a
+    comprehension among the names around it.
+    """
+    read, bound = _names(compile(source, "cell", "exec", dont_inherit=True))
+    return sorted(n for n in read - bound - _IMPLIED if not hasattr(builtins, n))
+
+
+def _names(code: CodeType) -> tuple[set[str], set[str]]:
+    """Names that code reads from outside its functions and classes, and those that it binds."""
+    read, bound = set(), set()
+    for step in dis.get_instructions(code):
+        if step.opname in _READS:
+            read.add(step.argval)
+        elif step.opname == "STORE_NAME":
+            bound.add(step.argval)
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            found, own = _names(inner)
+            read |= found - own  # a class binds names of its own
+    return read, bound
 
 
 def compile_cell(source: str, name: str) -> tuple[CodeType, CodeType | None]:

@@ -13,6 +13,7 @@ from nbformat.v4 import new_output
 MAX_TEXT = 200_000  # characters a cell
 MAX_PNG = 2 << 20  # bytes a picture
 MAX_PIXELS = 20_000_000
+_INCOMPLETE = "_IncompleteInputError"  # a SyntaxError by the name that Python 3.13 gives it
 
 
 class Collector:
@@ -67,13 +68,10 @@ class Collector:
             self.outputs.append(new_output("execute_result", data=data, execution_count=1))
 
     def _error(self, content: dict[str, Any]) -> None:
-        self.outputs.append(
-            error_output(
-                self._text(content.get("ename")),
-                self._text(content.get("evalue")),
-                [self._text(line) for line in list(content.get("traceback") or [])[:100]],
-            )
-        )
+        lines = list(content.get("traceback") or [])[:100]
+        shown = [self._text(line) for line in [content.get("ename"), content.get("evalue"), *lines]]
+        name, text, *lines = (line.replace(_INCOMPLETE, "SyntaxError") for line in shown)
+        self.outputs.append(error_output(name, text, lines))
 
     def _bundle(self, data: Any) -> dict[str, str]:
         data = data if isinstance(data, dict) else {}

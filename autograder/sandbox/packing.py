@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autograder.sandbox.protocol import ProtocolError
+from autograder.sandbox.protocol import MAX_BLOB, ProtocolError
 
 MAX_DEPTH = 24  # of nested containers
 MAX_ITEMS = 100_000  # values in one frame
@@ -40,7 +40,7 @@ class Packer:
         self.tensors: dict[str, torch.Tensor] = {}
         self.packed: list[tuple[str, torch.Tensor]] = []
         self.generators: list[torch.Generator] = []
-        self.items = 0
+        self.items = self.bytes = 0
 
     def pack(self, value: Any, depth: int = 0) -> Any:
         """JSON for `value`; ProtocolError for too deep, too many, or a kind that cannot cross."""
@@ -81,7 +81,15 @@ class Packer:
         data = {"tensor": self._keep(value)}
         return {**data, "grad": True} if value.requires_grad is True else data
 
+    def _room(self, size: int) -> int:
+        """The size in bytes; refused before anything is copied where it is too much."""
+        if self.bytes + size > MAX_BLOB:
+            came = self.bytes + size
+            raise ProtocolError(f"{came} bytes of tensors, at most {MAX_BLOB} may cross")
+        return size
+
     def _array(self, value: np.ndarray, depth: int) -> Any:
+        self._room(value.nbytes)
         return {"array": self._keep(torch.from_numpy(np.ascontiguousarray(value)), value.shape)}
 
     def _scalar(self, value: np.generic, depth: int) -> Any:
@@ -98,6 +106,7 @@ class Packer:
         with torch._C.DisableTorchFunctionSubclass():  # a subclass crosses as what it holds
             if value.layout != torch.strided or value.is_quantized:
                 raise ProtocolError("a sparse or quantised tensor cannot cross")
+            self.bytes += self._room(value.numel() * value.element_size())
             plain = value.detach().as_subclass(torch.Tensor).to("cpu", copy=True).contiguous()
         self.tensors[key] = plain if shape is None else plain.reshape(shape)
         self.packed.append((key, value))

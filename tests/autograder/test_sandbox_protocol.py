@@ -166,6 +166,21 @@ def test_lambda_and_foreign_objects_cannot_cross():
             Packer().pack(value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1).expand(1 << 42),
+        np.broadcast_to(0.0, (1 << 42,)),
+        [torch.zeros(1).expand(40 << 20), np.broadcast_to(0.0, (20 << 20,))],
+    ],
+    ids=["tensor", "array", "together"],
+)
+def test_too_many_bytes_are_refused_before_they_are_copied(value):
+    """The first two would take terabytes."""
+    with pytest.raises(ProtocolError, match="bytes of tensors, at most"):
+        Packer().pack(value)
+
+
 def test_depth_and_number_are_capped():
     deep = []
     for _ in range(MAX_DEPTH + 2):
