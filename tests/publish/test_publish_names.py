@@ -22,6 +22,7 @@ from publish.names import line_of, scan
          {"B", "C"}, {"D"}),
         ("[i * k for i in r]", set(), {"k", "r"}, set()),
         ("a = {k: [w for w in v] for k, v in {u for u in s}}", {"a"}, {"s"}, set()),
+        ("{u + m for u in s}", set(), {"m", "s"}, set()),
         ("i = [(last := i) for i in r]", {"i", "last"}, {"r"}, set()),
         ("f = lambda: [u for u in g if h]", {"f"}, set(), {"g", "h"}),
         ("f = lambda v: v + u", {"f"}, set(), {"u"}),
