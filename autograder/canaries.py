@@ -24,6 +24,7 @@ from autograder.errors import CourseError
 from autograder.jobs import Job
 from autograder.layout import ClassFolder
 from autograder.release import read_notebook
+from autograder.run import not_run
 
 STAMP = "2000-01-01 00:00:00 UTC"
 _SHELL = """shell = get_ipython()
@@ -66,6 +67,7 @@ class Canary:
         found = {c["grade_id"]: c for c in bundle["checks"] if c["kind"] != "manual"}
         missing = sorted(set(self.deserved) - set(found))
         wrong = [f"the {self.what} has no result for {name}" for name in missing]
+        wrong += [f"on the {self.what} the grader itself failed at {t}" for t in not_run(bundle)]
         for name, check in found.items():
             due = self.deserved.get(name, 0.0)
             if check["points"] is None or abs(check["points"] - due) > 1e-9:

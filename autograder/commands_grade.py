@@ -12,6 +12,7 @@ from autograder.errors import CourseError
 from autograder.grading import Graded, grade_all, plan
 from autograder.progress import Meter
 from autograder.report import console
+from autograder.run import not_run
 from autograder.scored_on import needs_images, scored_on
 
 
@@ -48,9 +49,16 @@ def grade(
         again=again,
         tell=lambda text: out.print(text, markup=False, soft_wrap=True),
     )
-    failed = _watch(results, len(jobs), machine)
-    if failed:
+    done = _watch(results, len(jobs), machine)
+    if failed := [d for d in done if d.bundle["failed"]]:
         _explain(failed)
+    if half := [d.bundle["student"] for d in done if not_run(d.bundle)]:
+        out.print(
+            f"the grader could not run some tests of {', '.join(half)}: they count 0 for now; give "
+            f"the same command again, and if it stays so, mark them in `autograder formgrader`",
+            markup=False,
+            soft_wrap=True,
+        )
     console().print(f"next: autograder feedback {name}; autograder gradebook {name}")
 
 
@@ -70,15 +78,15 @@ def _engine(name: str, workers: int, cluster: Path | None, root: Path) -> Engine
 
 
 def _watch(results: Iterator[Graded], total: int, machine: Engine) -> list[Graded]:
-    """Show each result as it comes; return those that failed."""
-    failed = []
+    """Show each result as it comes; return them."""
+    seen = []
     with Meter(total, console()) as meter:
         for done in results:
             wrong = bool(done.bundle["failed"])
-            failed += [done] if wrong else []
+            seen.append(done)
             meter.running = machine.running
             meter.step(done.bundle["student"], _result(done), wrong, done.kept)
-    return failed
+    return seen
 
 
 def _result(done: Graded) -> str:
@@ -88,6 +96,8 @@ def _result(done: Graded) -> str:
     got = sum(c["points"] or 0 for c in bundle["checks"])
     waits = sum(c["points"] is None for c in bundle["checks"])
     text = f"{got:g} points" + (f", {waits} cells to mark" if waits else "")
+    if missed := not_run(bundle):
+        text += f", {len(missed)} TESTS NOT RUN, {missed[0]}"
     return text + (" (graded before)" if done.kept else f" ({bundle['seconds']:.0f} s)")
 
 

@@ -16,7 +16,7 @@ from autograder.jobs import Job, make_job
 from autograder.layout import ClassFolder
 from autograder.lock import grading
 from autograder.roster import Roster
-from autograder.run import EXECUTE, grade_one
+from autograder.run import EXECUTE, grade_one, not_run
 from autograder.scratch import scratch, settle, sweep
 from autograder.settings import Homework, LateRule
 
@@ -95,7 +95,7 @@ def _results(
     """Results that may be published: kept ones, and new ones once all canaries are back."""
     ready, todo = [], []
     for job in jobs:
-        bundle = None if again else load_bundle(place, job.homework, job.student, job.key)
+        bundle = None if again else _kept(place, job)
         if bundle is None:
             todo.append(job)
         else:
@@ -114,6 +114,12 @@ def _results(
             yield from ready
             ready = []
     yield from ready
+
+
+def _kept(place: ClassFolder, job: Job) -> dict[str, Any] | None:
+    """What an earlier run found for this job; None where the grader itself failed at a test."""
+    bundle = load_bundle(place, job.homework, job.student, job.key)
+    return None if bundle and not_run(bundle) else bundle
 
 
 def _grade_here(job: Job, execute: str) -> dict[str, Any]:

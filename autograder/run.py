@@ -51,6 +51,11 @@ def grade_one(job: Job, execute: str = EXECUTE) -> dict[str, Any]:
     return bundle
 
 
+def not_run(bundle: dict[str, Any]) -> list[str]:
+    """The tests that the grader itself could not run, each with the reason."""
+    return bundle.get("execution", {}).get("judge_failed", [])
+
+
 def _head(job: Job) -> dict[str, Any]:
     """What is known before anything runs."""
     named = {k: getattr(job, k) for k in ("homework", "student", "version", "stamp", "key")}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autograder.judge.errors import StudentError
+from autograder.judge.errors import JudgeFault, StudentError
 from autograder.judge.names import compile_cell, free_names
 from autograder.judge.proxies import Student
 from autograder.judge.seeds import derive, rng_maker
@@ -28,7 +28,8 @@ HIDDEN = "### BEGIN HIDDEN TESTS"
 class CellResult:
     """ok; points (None: all or nothing); error as (name, text, lines); printed; seconds; notes.
 
-    detail is for staff: what a hidden test does not say to the student.
+    detail is for staff: what a hidden test does not say to the student. fault: why the judge itself
+    could not do its part; then nothing else counts.
     """
 
     ok: bool
@@ -38,6 +39,7 @@ class CellResult:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     detail: str = ""
+    fault: str = ""
 
 
 def run_cell(
@@ -61,6 +63,8 @@ def run_cell(
         result.ok = True
     except Exception as error:
         _explain(result, error, source, cell_id)
+    except JudgeFault as fault:
+        result.fault = str(fault)
     result.seconds = time.monotonic() - start
     if HIDDEN in source:  # notes are the sandbox's words: they could carry the inputs out
         result.detail += "".join(f"note: {n}\n" for n in student.link.notes)

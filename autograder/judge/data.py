@@ -48,6 +48,7 @@ def held_out(cache: Path, secret: str) -> HeldOut:
     path = cache / f"held-out-{name}-{derive(secret, 'held-out', 'file'):016x}.safetensors"
     if not path.exists():
         shifted, plain = make_held_out(_images(name), secret)
+        cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         save_file({"shifted": shifted.to(torch.uint8), "plain": plain.to(torch.uint8)}, partial)
         os.replace(partial, path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+from collections.abc import Iterator
 
 MAX_TEXT = 2000  # characters
 
@@ -23,6 +25,21 @@ class StudentError(Exception):
 
 class SandboxGone(BaseException):
     """The sandbox died or fell silent during a call; no Exception, so that no test catches it."""
+
+
+class JudgeFault(BaseException):
+    """The judge could not do its own part: nothing is known of the student's work. No Exception,
+    so that no test catches it.
+    """
+
+
+@contextlib.contextmanager
+def own_part(what: str) -> Iterator[None]:
+    """Around what only the judge has a hand in: whatever fails there is a JudgeFault."""
+    try:
+        yield
+    except (Exception, SandboxGone) as error:
+        raise JudgeFault(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def student_error(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from autograder.judge.data import HeldOut, held_out
+from autograder.judge.errors import own_part
 from autograder.judge.gradients import check_gradient
 from autograder.judge.seeds import derive
 from autograder.judge.weights import WeightRoom
@@ -37,7 +38,8 @@ def _held_out(cache: Path, secret: str) -> dict[str, Callable]:
 
     def images() -> HeldOut:
         if not loaded:
-            loaded["all"] = held_out(cache, secret)
+            with own_part("the held-out images cannot be had"):
+                loaded["all"] = held_out(cache, secret)
         return loaded["all"]
 
     def held_out_images(n: int = 2000, shifted: bool = True) -> torch.Tensor:

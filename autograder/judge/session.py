@@ -80,6 +80,9 @@ class Session:
         if gone and self.kernel is not None:
             gone = self.kernel.why_killed() or gone
             self._again(gone)
+        if result.fault:
+            self.record.judge_failed.append(f"{request['cell_id']}: {result.fault}")
+            return None, ""
         return result, gone
 
     def attach(self) -> None:

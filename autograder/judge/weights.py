@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autograder.judge.errors import SandboxGone, StudentError
+from autograder.judge.errors import SandboxGone, StudentError, own_part
 from autograder.judge.link import Link
 from autograder.judge.names import without_magics
 from autograder.judge.proxies import Student, StudentObject
@@ -79,7 +79,8 @@ class WeightRoom:
             raise WeightsProblem("this test names no weights and build in its `course` metadata")
         if not (self._folder / name).exists():
             data = read_weights(self.submission, name, self.max_bytes)
-            (self._folder / name).write_bytes(data)
+            with own_part("the weights cannot be copied"):
+                (self._folder / name).write_bytes(data)
         return Trained(self, name, build)
 
     def module(self, method: str, file: str, build: str) -> StudentObject:
@@ -87,7 +88,8 @@ class WeightRoom:
         key = (method, file, build)
         try:
             if method not in self._places:
-                self._places[method] = _Place(self)
+                with own_part("no sandbox for weights could be started"):
+                    self._places[method] = _Place(self)
             if key not in self._modules:
                 self._modules[key] = self._places[method].build(file, build)
         except SandboxGone as gone:

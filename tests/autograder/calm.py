@@ -51,6 +51,16 @@ class TalkativeExecute(CalmExecute):
         return nb, resources
 
 
+class HalfExecute(CalmExecute):
+    """Cannot run one test, as where a disk is full."""
+
+    def preprocess(self, nb, resources):
+        nb, resources = super().preprocess(nb, resources)
+        failed = ["p1-cube-test: no room on the disk"]
+        Path(self.report).write_text(json.dumps({"cells": {}, "judge_failed": failed}))
+        return nb, resources
+
+
 class StumblingExecute(CalmExecute):
     """Falls over on one student, as a bug of the grader would."""
 

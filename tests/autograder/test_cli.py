@@ -167,6 +167,21 @@ def test_a_failure_of_the_grader_is_named_and_the_rest_is_graded(command, handed
     assert code == 0 and "ada: 5 points" in out
 
 
+def test_a_test_that_the_grader_could_not_run_is_told_and_tried_again(
+    command, handed_in, monkeypatch
+):
+    """Its points wait for the next run; no score is passed off as the student's."""
+    command("collect", "homework1", handed_in)
+    half = functools.partial(grade_all, execute="calm.HalfExecute", canaries=False)
+    monkeypatch.setattr(commands_grade, "grade_all", half)
+    code, out, _ = command("grade", "homework1", "--engine", "serial")
+    assert code == 0 and "1 TESTS NOT RUN, p1-cube-test: no room on the disk" in out
+    assert "could not run some tests of ada, max" in out
+    monkeypatch.setattr(commands_grade, "grade_all", CALM)
+    code, out, _ = command("grade", "homework1", "--engine", "serial")
+    assert code == 0 and "NOT RUN" not in out and "(graded before)" not in out
+
+
 def test_students_are_known_from_then_on(command, handed_in, root):
     """--students keeps the list with the class; whoever is not on it is refused."""
     (root / "s.csv").write_text("student_id,last_name,first_name\nada,Lovelace,Ada\n")

@@ -96,6 +96,24 @@ class TestWithSandbox:
         assert [note.split(":")[0] for note in record.judge_failed] == ["hangs", "dies"]
         assert "no fault of yours" in shown(made, "hangs")
 
+    def test_images_that_cannot_be_had_are_no_fault_of_the_student(self, tmp_path):
+        """Whatever the test catches; and nothing else of the notebook suffers."""
+        caught = "try:\n    held_out_images(5)\nexcept Exception:\n    0.5"
+        cells = [
+            answer(DOUBLE, "double"),
+            locked("images", caught),
+            locked("name", "### BEGIN HIDDEN TESTS\nheld_out_name()\n### END HIDDEN TESTS"),
+            *small().cells[2:],
+        ]
+        (tmp_path / "file").touch()
+        record, made = run(cells, tmp_path, cache=tmp_path / "file" / "cache")
+        assert scores(made) == {"images": 0, "name": 0, "double-test": 2.0}
+        assert [note.split(": ")[:2] for note in record.judge_failed] == [
+            [name, "the held-out images cannot be had"] for name in ("images", "name")
+        ]
+        assert record.cells["name"]["status"] == "judge failed" and record.restarts == 0
+        assert "no fault of yours" in shown(made, "images")
+
     def test_a_set_up_cell_that_fails_in_the_judge_is_the_release_s_fault(self, tmp_path):
         made = new_notebook(cells=[new_code_cell("1 / 0", metadata={"tags": ["setup"]})])
         with pytest.raises(JudgeFailed, match="ZeroDivisionError"):

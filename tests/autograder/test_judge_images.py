@@ -110,6 +110,16 @@ def test_the_name_of_the_data_is_that_of_the_images(tmp_path, no_mnist, monkeypa
     assert scored_on("x = held_out_images(500)", tmp_path / "c") == "MNIST"
 
 
+def test_the_first_run_of_a_class_makes_its_cache(tmp_path, no_mnist, monkeypatch):
+    """With MNIST at hand nothing else had made the folder."""
+    monkeypatch.setenv("DGM_DATA", str(tmp_path / "real"))
+    raw = tmp_path / "real" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    head = struct.pack(">4I", 2051, 2000, 28, 28)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(head + bytes(2000 * 784))
+    assert len(held_out(tmp_path / "class" / "cache", "a").shifted) == 2000
+
+
 def test_relative_folders_mean_one_place_from_everywhere(tmp_path, no_mnist, monkeypatch):
     (tmp_path / "real" / "MNIST" / "raw").mkdir(parents=True)
     (tmp_path / "real" / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz").touch()

@@ -13,6 +13,7 @@ import torch
 from boxed import needs_sandbox
 from safetensors.torch import save_file
 
+from autograder.judge.errors import JudgeFault
 from autograder.judge.link import Link
 from autograder.judge.released import run_setup
 from autograder.judge.weightfile import WeightsProblem, read_weights
@@ -223,6 +224,20 @@ class TestInTheSandbox:
     def test_a_file_that_only_looks_right_is_refused_inside(self, room):
         with pytest.raises(WeightsProblem, match=r"bad.safetensors"):
             room.trained("bad.safetensors").encode(torch.rand(1, 4))
+
+    def test_a_sandbox_that_does_not_start_is_the_grader_s_fault(self, tmp_path, room):
+        save_file(module().state_dict(), tmp_path / NAME)
+        opening = {"submission": str(tmp_path), "limits": room.limits.as_dict()}
+        opening |= {"scratch": str(tmp_path / "none"), "unguarded": False, "max_weights_mb": 20.0}
+        bare = WeightRoom(SETUP, released(), opening)
+        bare.for_cell({"weights": NAME, "build": "make_vae"}, Link(None))
+        with pytest.raises(JudgeFault, match="the weights cannot be copied"):
+            bare.trained()
+        broken = WeightRoom("1 / 0", released(), opening | {"scratch": str(tmp_path)})
+        broken.for_cell({"weights": NAME, "build": "make_vae"}, Link(None))
+        with pytest.raises(JudgeFault, match="no sandbox for weights could be started"):
+            broken.trained().encode(torch.rand(1, 4))
+        assert broken.processes() == []
 
     def test_an_error_of_the_module_is_an_error(self, room):
         with pytest.raises(RuntimeError):

@@ -131,6 +131,20 @@ def test_a_canary_that_cannot_be_graded_makes_the_run_void(jobs, run, monkeypatc
         run(jobs)
 
 
+def test_a_test_that_the_grader_cannot_run_makes_the_run_void(jobs, run, desk, monkeypatch):
+    """Also where the canary deserves nothing: a test of weights that finds no images."""
+
+    def broken(job, execute):
+        missed = ["p1-weights-test: no room on the disk"] if "reference" in job.student else []
+        return real(job, execute) | {"execution": {"judge_failed": missed}}
+
+    real = grade_one
+    monkeypatch.setattr("autograder.grading.grade_one", broken)
+    with pytest.raises(RunVoid, match="on the reference the grader itself failed at p1-weights"):
+        run(jobs)
+    assert not desk.row("ada").graded
+
+
 def test_results_wait_until_the_last_canary_is_back(jobs, desk):
     """In whatever order they come: no verdict before the fifth."""
     birds = make_canaries(jobs, desk.place)
