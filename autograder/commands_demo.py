@@ -26,8 +26,8 @@ def demo(name: str, folder: Path, engine: str = "local") -> None:
     context.homework(name)
     release = find_release(context.build, name)
     must_guard()
-    entries = _hand_in(context, release, folder / "handed-in")
     commands.open_homework(name, context=context)
+    entries = _hand_in(context, release, folder / "handed-in")
     roster = folder / "handed-in" / "students.csv"
     commands.collect(name, folder / "handed-in" / "submissions", roster, context=context)
     commands_grade.grade(name, [], engine, context=context)

@@ -199,6 +199,25 @@ def test_a_slip_that_does_not_fit_the_solution_is_a_message():
         demo_shapes.with_slip(notebook, "p1-square", "not there", "x")
 
 
+def test_the_class_is_opened_where_no_images_can_be_had(root, course, monkeypatch):
+    """A download that failed leaves its mark in the class's cache: not before there is a class."""
+
+    def arrived(*_, **__):
+        raise EOFError
+
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("DGM_DATA", raising=False)
+    monkeypatch.setenv("DGM_CACHE", str(root / "none"))
+    monkeypatch.setattr("autograder.judge.data._download", lambda folder: None)
+    monkeypatch.setattr("autograder.scored_on.needs_images", lambda master: True)
+    monkeypatch.setattr(commands_demo, "must_guard", lambda: True)
+    monkeypatch.setattr(commands, "collect", arrived)
+    with pytest.raises(EOFError):
+        commands_demo.demo(NAME, root / "demo", engine="serial")
+    assert (root / "demo/class/cache" / NAME / "no-mnist").exists()
+    assert (root / "demo/class/gradebook.db").exists()
+
+
 class TestRealRun:
     """The whole way through the real sandbox and judge."""
 
