@@ -49,16 +49,7 @@ def grade(
         again=again,
         tell=lambda text: out.print(text, markup=False, soft_wrap=True),
     )
-    done = _watch(results, len(jobs), machine)
-    if failed := [d for d in done if d.bundle["failed"]]:
-        _explain(failed)
-    if half := [d.bundle["student"] for d in done if not_run(d.bundle)]:
-        out.print(
-            f"the grader could not run some tests of {', '.join(half)}: they count 0 for now; give "
-            f"the same command again, and if it stays so, mark them in `autograder formgrader`",
-            markup=False,
-            soft_wrap=True,
-        )
+    _explain(_watch(results, len(jobs), machine))
     console().print(f"next: autograder feedback {name}; autograder gradebook {name}")
 
 
@@ -101,11 +92,22 @@ def _result(done: Graded) -> str:
     return text + (" (graded before)" if done.kept else f" ({bundle['seconds']:.0f} s)")
 
 
-def _explain(failed: list[Graded]) -> None:
+def _explain(done: list[Graded]) -> None:
+    """What the grader itself could not do, and what to do then; CourseError for whole ones."""
     out = console(stderr=True)
-    for done in failed:
-        reason = done.bundle["failed"].strip().split("\n")[0]
-        out.print(f"{done.bundle['student']}: {reason}", markup=False, soft_wrap=True)
+    if half := [d.bundle["student"] for d in done if not_run(d.bundle)]:
+        out.print(
+            f"the grader could not run some tests of {', '.join(half)}: they count 0 for now; give "
+            f"the same command again, and if it stays so, mark them in `autograder formgrader`",
+            markup=False,
+            soft_wrap=True,
+        )
+    failed = [d for d in done if d.bundle["failed"]]
+    if not failed:
+        return
+    for one in failed:
+        reason = one.bundle["failed"].strip().split("\n")[0]
+        out.print(f"{one.bundle['student']}: {reason}", markup=False, soft_wrap=True)
     raise CourseError(
         "every submission graded",
         f"the grader itself failed on {len(failed)}; the others are in the gradebook",

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from nbformat.notebooknode import NotebookNode
 
-from publish import limits
+from publish import limits, outputs
 from publish.binding import check_imports, check_names
 from publish.cells import dumps, notebook_of
 from publish.errors import PublishError
@@ -90,6 +90,7 @@ def build(
         record, what = {}, "not executed: the code changed, so the old outputs are gone"
     refuse_stand_in(source, notebook, record.get("data", []))
     refuse_missing_weights(source, notebook)
+    outputs.refuse_paths(source, notebook, course.root)
     written = write(course, item, notebook, record)
     if what == "taken over":
         what = "text changed, outputs taken over" if written else "up to date"
@@ -181,7 +182,7 @@ def _executed(course: Course, item: Item, tell) -> tuple[Source, NotebookNode, d
     source, notebook = assemble(course, item)
     folder = course.root / "build" / "run" / item.kind / item.name
     cwd = fresh_folder(folder, course.root / "weights")
-    run = execute(notebook, source, cwd, course.root, tell=tell)
+    run = execute(notebook, source, cwd, tell=tell)
     seconds = round(run.seconds, 1)
     record = {"executed": hash_of(notebook, run.data), "data": run.data, "cpu_seconds": seconds}
     source, filled = assemble(course, item, seconds)

@@ -12,6 +12,7 @@ from pathlib import Path
 from nbformat.notebooknode import NotebookNode, from_dict
 
 from publish.errors import PublishError
+from publish.sources import Source
 
 _WIDGET = "application/vnd.jupyter.widget"
 # pictures and videos inside HTML are text that may hold anything; they name no path
@@ -61,9 +62,20 @@ def refuse_widgets(cell: NotebookNode, shown: str, line: int) -> None:
             )
 
 
-def machine_paths(root: Path, cwd: Path) -> list[str]:
+def refuse_paths(source: Source, notebook: NotebookNode, root: Path) -> None:
+    """PublishError, with the source's file and line, for an output that names a folder of here."""
+    folders = machine_paths(root)
+    for cell, built in zip(source.cells, notebook.cells, strict=True):
+        for text in texts(built):
+            if found := path_in(text, folders):
+                row = next((r for r in text.split("\n") if found in r), "").strip()
+                said = f"the output names a path of this machine: {row[:200]}"
+                raise PublishError(said, *cell.where())
+
+
+def machine_paths(root: Path) -> list[str]:
     """Folders of this machine that no committed output may name."""
-    names = [Path.home(), root, cwd, sys.prefix, tempfile.gettempdir()]
+    names = [Path.home(), root, sys.prefix, tempfile.gettempdir()]
     names += [os.environ[key] for key in ("DGM_DATA", "DGM_CACHE") if os.environ.get(key)]
     found = {str(Path(name).absolute()) for name in names}
     found |= {str(Path(name).resolve()) for name in names}

@@ -58,7 +58,7 @@ def run_under(
     cwd = fresh_folder(folder, course.root / "weights")
     path = os.pathsep.join(filter(None, [str(course.root), os.environ.get("PYTHONPATH")]))
     env = {"PYTHONPATH": path} if item.kind == "homework" else {}
-    run = execute(notebook, source, cwd, course.root, env, tell)
+    run = execute(notebook, source, cwd, env, tell)
     write_text(cwd / f"{item.name}.ipynb", dumps(notebook))
     shown = (cwd / f"{item.name}.ipynb").relative_to(course.root).as_posix()
     return Finished(item, shown, cwd, run.seconds, run.data, spent(source, notebook, run))

@@ -174,9 +174,9 @@ def test_a_test_that_the_grader_could_not_run_is_told_and_tried_again(
     command("collect", "homework1", handed_in)
     half = functools.partial(grade_all, execute="calm.HalfExecute", canaries=False)
     monkeypatch.setattr(commands_grade, "grade_all", half)
-    code, out, _ = command("grade", "homework1", "--engine", "serial")
+    code, out, err = command("grade", "homework1", "--engine", "serial")
     assert code == 0 and "1 TESTS NOT RUN, p1-cube-test: no room on the disk" in out
-    assert "could not run some tests of ada, max" in out
+    assert "could not run some tests of ada, max" in err
     monkeypatch.setattr(commands_grade, "grade_all", CALM)
     code, out, _ = command("grade", "homework1", "--engine", "serial")
     assert code == 0 and "NOT RUN" not in out and "(graded before)" not in out

@@ -51,6 +51,7 @@ def host(monkeypatch):
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     Host.asked.clear()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # the machine may sit behind a proxy
     monkeypatch.setitem(face_files.CELEBA_MD5, CELEBA_ZIP, hashlib.md5(CONTENT).hexdigest())
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
